@@ -1,0 +1,51 @@
+//! Agents: named command templates of `orch.toml`, and how a payload becomes an argv and an environment.
+//!
+//! Pure and security-critical: no shell, no I/O, no SQL. What it makes is what a run executes.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use crate::model::{Backoff, Containment, OnLost};
+
+/// What a run's standard input is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stdin {
+    /// The payload as JSON.
+    Payload,
+    /// `/dev/null`.
+    Null,
+}
+
+/// One `[agents.NAME]` of `orch.toml`, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Agent {
+    /// The name, as jobs ask for it.
+    pub name: String,
+    /// The template: one argv element each, never a shell.
+    pub command: Vec<String>,
+    /// Variables that the run gets, as written.
+    pub env: BTreeMap<String, String>,
+    /// Names of the replica's own variables that the run may see.
+    pub pass_env: Vec<String>,
+    /// Where the run starts; its own run directory where there is none.
+    pub cwd: Option<PathBuf>,
+    /// The user that the run is, by name; the replica's own where there is none.
+    pub user: Option<String>,
+    /// What standard input is.
+    pub stdin: Stdin,
+    /// After how long the run is ended as timed out.
+    pub timeout: Option<Duration>,
+    /// Counted failures after which the job is failed.
+    pub max_attempts: i32,
+    /// Waits between attempts.
+    pub backoff: Backoff,
+    /// What a lost run does to its job.
+    pub on_lost: OnLost,
+    /// The containment that the run must have; the best there is where nothing is demanded.
+    pub containment: Option<Containment>,
+    /// Bytes of memory that the tree may use, where that can be had.
+    pub memory_max: Option<u64>,
+    /// Processes that the tree may have, where that can be had.
+    pub pids_max: Option<u64>,
+    /// Exit statuses that mean success.
+    pub success_codes: Vec<i32>,
+}

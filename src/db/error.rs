@@ -1,0 +1,124 @@
+//! What can go wrong in the database, classified by SQLSTATE and constraint name, never by message text.
+
+use tokio_postgres::error::{DbError, SqlState};
+
+/// The SQLSTATE class of the refusals that orch's own functions and triggers raise. Each refusal says what and why.
+pub const REFUSAL_CLASS: &str = "OR";
+
+/// A failed statement.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database could not be reached, or the connection broke: whether the statement took effect is unknown.
+    #[error("reach the database: {0}")]
+    Unavailable(String),
+    /// Orch's own functions and triggers said no (SQLSTATE `OR…`); the message says what to do.
+    #[error("{message}{}", hint.as_ref().map(|h| format!(" ({h})")).unwrap_or_default())]
+    Refused {
+        /// The SQLSTATE.
+        code: String,
+        /// The sentence.
+        message: String,
+        /// What to do about it, if the message does not say.
+        hint: Option<String>,
+    },
+    /// The data was not acceptable: SQLSTATE classes 22 and 23, and what the server's limits refuse (54).
+    #[error("{message}{}", constraint.as_ref().map(|c| format!(" (constraint {c})")).unwrap_or_default())]
+    Data {
+        /// The SQLSTATE.
+        code: String,
+        /// The server's message.
+        message: String,
+        /// The constraint that refused it, if one did.
+        constraint: Option<String>,
+    },
+    /// A deadlock or serialization failure: the statement had no effect and may be sent again.
+    #[error("settle a conflict with another transaction: {0}")]
+    Conflict(String),
+    /// A lock was not to be had in time (a migration, mostly): no effect.
+    #[error("get a lock in time: {0}")]
+    Locked(String),
+    /// Anything else the server said: a missing table, a missing privilege, a broken statement.
+    #[error("{message} (SQLSTATE {code})")]
+    Server {
+        /// The SQLSTATE.
+        code: String,
+        /// The server's message.
+        message: String,
+    },
+}
+
+impl Error {
+    /// Whether the statement may have taken effect although it failed.
+    #[must_use]
+    pub fn is_ambiguous(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+
+    /// Whether one bad row can be to blame, so that a batch is worth repeating a row at a time.
+    #[must_use]
+    pub fn is_about_data(&self) -> bool {
+        matches!(self, Self::Data { .. } | Self::Refused { .. })
+    }
+
+    /// The name of the constraint that refused the data, if one did.
+    #[must_use]
+    pub fn constraint(&self) -> Option<&str> {
+        match self {
+            Self::Data { constraint, .. } => constraint.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// The SQLSTATE, if the server answered with one.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Refused { code, .. } | Self::Data { code, .. } | Self::Server { code, .. } => Some(code),
+            _ => None,
+        }
+    }
+
+    fn from_db(db: &DbError) -> Self {
+        let code = db.code().code();
+        let message = db.message().to_owned();
+        match code.get(..2) {
+            Some(REFUSAL_CLASS) => Self::Refused { code: code.to_owned(), message, hint: db.hint().map(str::to_owned) },
+            Some("22" | "23" | "54") => {
+                Self::Data { code: code.to_owned(), message, constraint: db.constraint().map(str::to_owned) }
+            }
+            // 57014 is a cancelled statement (statement_timeout): it had no effect, but says nothing about a row.
+            Some("08" | "53") => Self::Unavailable(message),
+            Some("57") if code != SqlState::QUERY_CANCELED.code() => Self::Unavailable(message),
+            Some("40") => Self::Conflict(message),
+            Some("55") => Self::Locked(message),
+            _ => Self::Server { code: code.to_owned(), message },
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Self {
+        use std::error::Error as _;
+        if let Some(db) = error.as_db_error() {
+            return Self::from_db(db);
+        }
+        let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
+        // A parameter that cannot be encoded, or a column of another type, never reached the server or came back
+        // whole: the statement and the code disagree.
+        let text = format!("{error}{cause}");
+        if error.is_closed() || error.source().is_some_and(|source| source.is::<std::io::Error>()) {
+            Self::Unavailable(text)
+        } else {
+            Self::Server { code: "?????".to_owned(), message: text }
+        }
+    }
+}
+
+impl From<deadpool_postgres::PoolError> for Error {
+    fn from(error: deadpool_postgres::PoolError) -> Self {
+        match error {
+            deadpool_postgres::PoolError::Backend(error) => error.into(),
+            other => Self::Unavailable(other.to_string()),
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! The words of the design as types, and its decisions as functions of facts.
+//!
+//! Pure: no clock, no input or output, no SQL.
+
+mod ids;
+mod outcome;
+mod rules;
+mod status;
+
+pub use ids::{JobId, ReplicaId, RunId};
+pub use outcome::{ClosedBy, Containment, Outcome};
+pub use rules::{Backoff, OnLost, Rules};
+pub use status::JobStatus;
+
+/// A word that names none of the values of a type, with the words that do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown {what} {word:?}: it is one of {known}")]
+pub struct UnknownWord {
+    /// What was being named, e.g. `status`.
+    pub what: &'static str,
+    /// The word that was given.
+    pub word: String,
+    /// The words that are known, separated by commas.
+    pub known: String,
+}
+
+/// Declares an enum whose variants have one word each: in SQL, in JSON, in the CLI and in logs alike.
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident as $what:literal { $($(#[$vmeta:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+        pub enum $name { $($(#[$vmeta])* #[serde(rename = $word)] $variant,)+ }
+
+        impl $name {
+            /// Every value, in the order of the declaration.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The word in SQL, JSON, CLI and logs.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = $crate::model::UnknownWord;
+
+            fn from_str(word: &str) -> Result<Self, Self::Err> {
+                match word {
+                    $($word => Ok(Self::$variant),)+
+                    _ => Err($crate::model::UnknownWord {
+                        what: $what,
+                        word: word.to_owned(),
+                        known: [$($word),+].join(", "),
+                    }),
+                }
+            }
+        }
+    };
+}
+pub(crate) use words;
