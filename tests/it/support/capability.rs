@@ -1,0 +1,84 @@
+//! What a machine may lack, and the one way for a test to say that it did not run.
+
+use std::{fs, path::Path, process::Command, sync::LazyLock};
+
+use super::leftover::say;
+
+/// Something that a test needs and a machine may lack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Capability {
+    /// To be root.
+    Root,
+    /// A cgroup v2 hierarchy in which this process may make cgroups and end them with `cgroup.kill`.
+    CgroupKill,
+    /// Pid namespaces, as root or through user namespaces.
+    PidNamespace,
+    /// Network namespaces and a packet filter.
+    NetNamespace,
+    /// A tmpfs of one's own.
+    Mount,
+    /// A superuser's connection to the test server.
+    Superuser,
+}
+
+impl Capability {
+    fn lacking(self) -> Option<String> {
+        match self {
+            Self::Root => (!nix::unistd::geteuid().is_root()).then(|| "it needs root".to_owned()),
+            Self::CgroupKill => CGROUP_KILL.clone(),
+            Self::PidNamespace => unshare(&["--pid", "--fork"]),
+            Self::NetNamespace => unshare(&["--net"]),
+            Self::Mount => unshare(&["--mount"]),
+            // Every server that the suite starts is its own; a given one must have been given with all rights.
+            Self::Superuser => None,
+        }
+    }
+}
+
+fn unshare(kinds: &[&str]) -> Option<String> {
+    let mut command = Command::new("unshare");
+    if !nix::unistd::geteuid().is_root() {
+        command.args(["--user", "--map-root-user"]);
+    }
+    match command.args(kinds).arg("true").output() {
+        Ok(output) if output.status.success() => None,
+        Ok(output) => Some(format!("{kinds:?}: {}", String::from_utf8_lossy(&output.stderr).trim())),
+        Err(error) => Some(format!("unshare cannot be run: {error}")),
+    }
+}
+
+static CGROUP_KILL: LazyLock<Option<String>> = LazyLock::new(|| {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let Some(root) = mounts
+        .lines()
+        .map(|line| line.split(' ').collect::<Vec<_>>())
+        .find_map(|fields| (fields.get(2) == Some(&"cgroup2")).then(|| fields[1].to_owned()))
+    else {
+        return Some("no cgroup v2 hierarchy is mounted".to_owned());
+    };
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").trim_start_matches('/').to_owned();
+    let probe = Path::new(&root).join(own).join(format!("orch-test-{}", std::process::id()));
+    if let Err(error) = fs::create_dir(&probe) {
+        return Some(format!("no cgroup can be made at {}: {error}", probe.display()));
+    }
+    let kill = fs::OpenOptions::new().write(true).open(probe.join("cgroup.kill"));
+    let _ = fs::remove_dir(&probe);
+    kill.err().map(|error| format!("cgroup.kill: {error}"))
+});
+
+/// Whether the running test has all that it needs. If not, prints `not run: NAME: why`, or panics where
+/// `ORCH_TEST_REQUIRE=all` says that this machine must be able to run everything.
+pub(crate) fn requires(capabilities: &[Capability]) -> bool {
+    let Some(why) = capabilities.iter().find_map(|capability| capability.lacking()) else { return true };
+    not_run(&why);
+    false
+}
+
+/// Says that the running test cannot run here, and why. Panics under `ORCH_TEST_REQUIRE=all`.
+pub(crate) fn not_run(why: &str) {
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or("a test");
+    assert!(std::env::var("ORCH_TEST_REQUIRE").as_deref() != Ok("all"), "not run: {name}: {why}");
+    say(&format!("not run: {name}: {why}"));
+}
