@@ -4,7 +4,11 @@
 //! or sends types and text together where prepared statements are off. Nothing here keeps session state on a pooled
 //! connection: no SET, no LISTEN, no session lock, no transaction that outlives a call.
 
+pub mod agents;
 mod error;
+pub mod reaper;
+pub mod replicas;
+pub mod runs;
 mod statement;
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
@@ -60,4 +64,9 @@ impl Db {
     pub async fn query_opt(&self, statement: &Statement, params: Params<'_>) -> Result<Option<Row>> {
         Ok(self.query(statement, params).await?.into_iter().next())
     }
+}
+
+/// Every statement, of every noun.
+pub fn all_statements() -> impl Iterator<Item = &'static Statement> {
+    [agents::STATEMENTS, reaper::STATEMENTS, replicas::STATEMENTS, runs::STATEMENTS].into_iter().flatten().copied()
 }

@@ -1,0 +1,45 @@
+-- The tick: notes that somebody ticked, applies the outage rule, and looks whether there is anything to do.
+-- What it finds is done by later statements, never in this one's snapshot.
+--
+-- $1 double precision  L, seconds
+-- $2 double precision  H, seconds
+-- $3 double precision  G, seconds
+-- $4 boolean           whether impossible queued rows are looked for (impossible_queued_sanitize_enabled)
+-- rows: one: what there is to do
+-- guard: wait_until is set once an outage, or once a change of the server's timeline, and never moves backwards
+-- index: jobs_impossible, jobs_awaits_replica, agent_runs_open
+with clock as materialized (
+    select clock_timestamp() as now, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) as timeline
+),
+seen as materialized (
+    select m.last_tick_at is null or m.last_tick_at < c.now - make_interval(secs => $1 / 2) as outage,
+           m.timeline is not null and m.timeline <> c.timeline as failover,
+           c.now, c.timeline
+      from orch.meta m cross join clock c
+),
+ticked as (
+    update orch.meta m
+       set last_tick_at = s.now,
+           timeline = s.timeline,
+           wait_until = case
+               when s.failover then greatest(m.wait_until, s.now + make_interval(secs => $1 + $3))
+               when s.outage then greatest(m.wait_until, s.now + make_interval(secs => 3 * $2 + $3))
+               else m.wait_until end,
+           wait_until_set_at = case when s.failover or s.outage then s.now else m.wait_until_set_at end
+      from seen s
+    returning m.wait_until
+)
+select exists (select from orch.replicas p where p.state = 'live'
+                and p.lease_until < c.now - make_interval(secs => $3)) as expired,
+       exists (select from orch.agent_runs r join orch.replicas p using (replica_id)
+                where r.ended_at is null and p.state <> 'live') as orphaned,
+       $4 and exists (select from orch.jobs j where j.impossible) as impossible,
+       exists (select from orch.agent_runs r
+                where r.ended_at is null
+                  and not exists (select from orch.jobs j
+                                   where j.id = r.job_id and j.status = 'running' and j.run_id = r.run_id)) as idle_runs,
+       exists (select from orch.jobs j where j.awaits_replica is not null
+                  and not exists (select from orch.replicas p
+                                   where p.replica_id = j.awaits_replica and p.state = 'live')) as unanswered,
+       coalesce(t.wait_until > c.now, false) as waiting
+  from ticked t cross join clock c
