@@ -90,6 +90,11 @@ impl LocalServer {
         Ok(Self { bin, home, owner, postmaster, port })
     }
 
+    /// Where its programs are.
+    pub(crate) fn bin(&self) -> &Path {
+        &self.bin
+    }
+
     /// What the server has said, for the message of a failed start.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.home.join("log")).unwrap_or_default()

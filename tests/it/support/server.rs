@@ -140,18 +140,31 @@ async fn choose() -> Result<(Kind, Config), String> {
         say(&format!("test server: ORCH_TEST_DATABASE_URL, {:?}", given.get_hosts()));
         return Ok((Kind::Given, given));
     }
-    if container::engine_answers().await {
-        container::remove_leftovers().await;
-        let server = ContainerServer::start().await?;
-        say(&format!("test server: container of {}, {}:{}", server.image, server.host, server.port));
-        config.host(&server.host).port(server.port);
-        return Ok((Kind::Container(Box::new(server)), config));
+    let mut why = "as ORCH_TEST_PG_BIN says".to_owned();
+    if std::env::var_os("ORCH_TEST_PG_BIN").is_none() {
+        match containerized(&mut config).await {
+            Ok(kind) => return Ok((kind, config)),
+            // Where everything is required, a silent second choice would hide that containers do not work.
+            Err(refusal) if std::env::var("ORCH_TEST_REQUIRE").as_deref() == Ok("all") => return Err(refusal),
+            Err(refusal) => why = refusal,
+        }
     }
     local::remove_leftovers();
     let server = LocalServer::start()?;
-    say(&format!("test server: installed Postgres on 127.0.0.1:{}, no Docker engine answers", server.port));
+    say(&format!("test server: {} on 127.0.0.1:{}; {why}", server.bin().display(), server.port));
     config.host("127.0.0.1").port(server.port);
     Ok((Kind::Local(server), config))
+}
+
+async fn containerized(config: &mut Config) -> Result<Kind, String> {
+    if !container::engine_answers().await {
+        return Err("no Docker engine answers".to_owned());
+    }
+    container::remove_leftovers().await;
+    let server = ContainerServer::start().await?;
+    say(&format!("test server: container of {}, {}:{}", server.image, server.host, server.port));
+    config.host(&server.host).port(server.port);
+    Ok(Kind::Container(Box::new(server)))
 }
 
 async fn connect_patiently(config: &Config, kind: &mut Kind) -> Result<Client, String> {
