@@ -1,11 +1,14 @@
--- The live replicas beside this one, to refuse a second or to find former boots of this state directory.
+-- The replicas beside this one that are live or still own something: to refuse a second live one, and to find former
+-- boots of this state directory.
 --
 -- $1 uuid    replica_id of the asker
--- rows: replica_id, name, host, boot_id, state_dir_id, lease_left_seconds (negative once it has run out)
+-- rows: replica_id, name, host, boot_id, state_dir_id, live, lease_left_seconds (negative once it has run out)
 -- guard: none
--- index: a scan; replicas are few
-select replica_id, name, host, boot_id, state_dir_id,
-       extract(epoch from lease_until - clock_timestamp())::double precision as lease_left_seconds
-  from orch.replicas
- where state = 'live' and replica_id <> $1
- order by started_at, replica_id
+-- index: a scan, replicas are few; agent_runs_open
+select p.replica_id, p.name, p.host, p.boot_id, p.state_dir_id, p.state = 'live' as live,
+       extract(epoch from p.lease_until - clock_timestamp())::double precision as lease_left_seconds
+  from orch.replicas p
+ where p.replica_id <> $1
+   and (p.state = 'live'
+        or exists (select from orch.agent_runs r where r.replica_id = p.replica_id and r.ended_at is null))
+ order by p.started_at, p.replica_id

@@ -11,6 +11,8 @@ pub mod replicas;
 pub mod runs;
 mod statement;
 
+use std::time::Duration;
+
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
 pub use error::{Error, REFUSAL_CLASS};
 pub use statement::Statement;
@@ -26,11 +28,16 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// The parameters of a statement, in order.
 pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
+/// How long a statement may take before its connection is given up: far longer than any takes, short enough that a
+/// network which swallows packets is noticed.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
 /// A pool of connections to one database.
 #[derive(Debug, Clone)]
 pub struct Db {
     pool: Pool,
     prepared: bool,
+    answer_within: Duration,
 }
 
 impl Db {
@@ -42,27 +49,80 @@ impl Db {
             .runtime(deadpool_postgres::Runtime::Tokio1)
             .build()
             .map_err(|error| Error::Unavailable(error.to_string()))?;
-        Ok(Self { pool, prepared })
+        Ok(Self { pool, prepared, answer_within: ANSWER_WITHIN })
+    }
+
+    /// As this one, with another bound on how long a statement may take.
+    #[must_use]
+    pub fn answering_within(mut self, bound: Duration) -> Self {
+        self.answer_within = bound;
+        self
     }
 
     /// Runs a statement and returns its rows. Any error but [`Error::Unavailable`] means that it had no effect.
     pub async fn query(&self, statement: &Statement, params: Params<'_>) -> Result<Vec<Row>> {
         debug_assert_eq!(statement.params.len(), params.len(), "parameters of {}", statement.name);
-        let client = self.pool.get().await?;
+        match tokio::time::timeout(self.answer_within, self.query_unbounded(statement, params)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Error::Unavailable(format!(
+                "no answer to {} within {:.0} s",
+                statement.name,
+                self.answer_within.as_secs_f64()
+            ))),
+        }
+    }
+
+    async fn query_unbounded(&self, statement: &Statement, params: Params<'_>) -> Result<Vec<Row>> {
+        let client = Lent::new(self.pool.get().await?);
         let rows = if self.prepared {
-            let prepared = client.prepare_typed_cached(statement.sql, statement.params).await?;
-            client.query(&prepared, params).await?
+            let prepared = client.get().prepare_typed_cached(statement.sql, statement.params).await;
+            match prepared {
+                Ok(prepared) => client.get().query(&prepared, params).await,
+                Err(error) => Err(error),
+            }
         } else {
             let typed: Vec<(&(dyn ToSql + Sync), Type)> =
                 params.iter().copied().zip(statement.params.iter().cloned()).collect();
-            client.query_typed(statement.sql, &typed).await?
+            client.get().query_typed(statement.sql, &typed).await
         };
-        Ok(rows)
+        client.give_back();
+        Ok(rows?)
     }
 
     /// As [`Db::query`], for a statement that returns at most one row.
     pub async fn query_opt(&self, statement: &Statement, params: Params<'_>) -> Result<Option<Row>> {
         Ok(self.query(statement, params).await?.into_iter().next())
+    }
+
+    /// Opens no connection and closes those that are idle; what is lent is closed when it comes back.
+    pub fn close(&self) {
+        self.pool.close();
+    }
+}
+
+/// A lent connection. One that is dropped before its answer came, because the caller was cancelled or ran out of
+/// patience, never returns to the pool: the next borrower would wait behind the answer that nobody wants.
+struct Lent(Option<deadpool_postgres::Object>);
+
+impl Lent {
+    fn new(object: deadpool_postgres::Object) -> Self {
+        Self(Some(object))
+    }
+
+    fn get(&self) -> &deadpool_postgres::Object {
+        self.0.as_ref().expect("a lent connection is there until it is given back, which consumes it")
+    }
+
+    fn give_back(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(object) = self.0.take() {
+            drop(deadpool_postgres::Object::take(object));
+        }
     }
 }
 

@@ -48,7 +48,7 @@ pub struct Registration {
     pub lease: f64,
 }
 
-/// A live replica beside the asker.
+/// A replica beside the asker that is live or still owns something.
 #[derive(Debug, Clone)]
 pub struct Other {
     /// Its name for the database.
@@ -61,6 +61,8 @@ pub struct Other {
     pub boot_id: String,
     /// Its state directory.
     pub state_dir_id: String,
+    /// Whether it is live, as far as the database knows.
+    pub live: bool,
     /// Seconds until its lease runs out; negative once it has.
     pub lease_left: f64,
 }
@@ -108,7 +110,7 @@ impl Db {
         Ok(())
     }
 
-    /// The live replicas beside this one, eldest first.
+    /// The replicas beside this one that are live or still own something, eldest first.
     pub async fn list_other_replicas(&self, replica_id: ReplicaId) -> Result<Vec<Other>> {
         self.query(&OTHERS, &[&replica_id.0]).await?.iter().map(other).collect()
     }
@@ -171,6 +173,7 @@ fn other(row: &Row) -> Result<Other> {
         host: row.try_get("host")?,
         boot_id: row.try_get("boot_id")?,
         state_dir_id: row.try_get("state_dir_id")?,
+        live: row.try_get("live")?,
         lease_left: row.try_get("lease_left_seconds")?,
     })
 }

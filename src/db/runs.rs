@@ -388,9 +388,10 @@ impl Db {
         rows.iter().map(|row| Ok(RunId(row.try_get("run_id")?))).collect()
     }
 
-    /// The open runs of a replica: of a former boot, to be settled by its successor.
-    pub async fn list_owned(&self, replica_id: ReplicaId) -> Result<Vec<Owned>> {
-        self.query(&OWNED, &[&replica_id.0]).await?.iter().map(Owned::from_row).collect()
+    /// The open runs of a replica with the agents they run: of a former boot, to be settled by its successor.
+    pub async fn list_owned(&self, replica_id: ReplicaId) -> Result<Vec<(Owned, String)>> {
+        let rows = self.query(&OWNED, &[&replica_id.0]).await?;
+        rows.iter().map(|row| Ok((Owned::from_row(row)?, row.try_get("agent")?))).collect()
     }
 }
 

@@ -5,11 +5,13 @@
 mod ids;
 mod outcome;
 mod rules;
+mod settle;
 mod status;
 
 pub use ids::{JobId, ReplicaId, RunId};
 pub use outcome::{ClosedBy, Containment, Outcome};
 pub use rules::{Backoff, OnLost, Rules};
+pub use settle::{Counts, Due, Facts, Next, settle};
 pub use status::JobStatus;
 
 /// A word that names none of the values of a type, with the words that do.
