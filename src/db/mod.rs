@@ -5,7 +5,10 @@
 //! connection: no SET, no LISTEN, no session lock, no transaction that outlives a call.
 
 pub mod agents;
+pub mod doctor;
 mod error;
+pub mod jobs;
+pub mod queue;
 pub mod reaper;
 pub mod replicas;
 pub mod runs;
@@ -128,5 +131,16 @@ impl Drop for Lent {
 
 /// Every statement, of every noun.
 pub fn all_statements() -> impl Iterator<Item = &'static Statement> {
-    [agents::STATEMENTS, reaper::STATEMENTS, replicas::STATEMENTS, runs::STATEMENTS].into_iter().flatten().copied()
+    [
+        agents::STATEMENTS,
+        doctor::STATEMENTS,
+        jobs::STATEMENTS,
+        queue::STATEMENTS,
+        reaper::STATEMENTS,
+        replicas::STATEMENTS,
+        runs::STATEMENTS,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
 }

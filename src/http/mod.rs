@@ -1,1 +1,104 @@
-//! (being built)
+//! HTTP on loopback: the queue's summary, health and metrics.
+//!
+//! Owns the routes and the form of every answer, errors included. Knows the replica only from Postgres; must never
+//! import `replica`, and never lets a slow database hold a request for longer than its patience.
+
+mod cache;
+mod error;
+mod guard;
+mod health;
+mod metrics;
+
+use std::{future::Future, io, sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{Method, StatusCode, Uri},
+    middleware,
+    routing::get,
+};
+use tokio::{net::TcpListener, sync::watch};
+use tokio_util::sync::CancellationToken;
+
+use self::{cache::QueueCache, error::Problem};
+use crate::{
+    db::{self, Db, queue},
+    model::ReplicaId,
+};
+
+/// How long a request waits for the database before it is answered that the database does not answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long open requests may take to end once the server is told to stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the answers say of the process that gives them.
+#[derive(Debug, Clone)]
+pub struct Info {
+    /// The switches shown in the `reaper` block.
+    pub switches: queue::Switches,
+    /// L, from which the age of a renewal follows.
+    pub lease: Duration,
+    /// The replica of this process, once it has registered: its lease is part of being ready.
+    pub replica: watch::Receiver<Option<ReplicaId>>,
+}
+
+struct App {
+    db: Db,
+    info: Info,
+    queue: QueueCache,
+}
+
+/// Serves until `shutdown`, then ends open requests.
+pub async fn serve(listener: TcpListener, db: Db, info: Info, shutdown: CancellationToken) -> io::Result<()> {
+    let app = Arc::new(App { queue: QueueCache::new(db.clone()), db, info });
+    let stopping = shutdown.clone().cancelled_owned();
+    let server = axum::serve(listener, router(app)).with_graceful_shutdown(stopping);
+    let cut = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(STOP_PATIENCE).await;
+    };
+    tokio::select! {
+        ended = server.into_future() => ended,
+        () = cut => Ok(()),
+    }
+}
+
+fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/queue", get(queue_summary))
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(metrics::scrape))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(middleware::from_fn(guard::loopback_names_only))
+        .with_state(app)
+}
+
+async fn queue_summary(State(app): State<Arc<App>>) -> Result<Json<queue::Summary>, Problem> {
+    let counted = in_time(app.queue.counted()).await?;
+    Ok(Json(queue::Summary::new(&counted.live, &counted.finished, app.info.switches)))
+}
+
+async fn no_such_path(uri: Uri) -> Problem {
+    let known = "/queue, /healthz, /readyz, /metrics";
+    Problem::new(StatusCode::NOT_FOUND, format!("there is no {}: there are {known}", uri.path()))
+}
+
+async fn no_such_method(method: Method, uri: Uri) -> Problem {
+    let sentence = format!("{} does not take {method}: it takes GET", uri.path());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, sentence)
+}
+
+/// What the database answers within [`PATIENCE`].
+async fn in_time<T>(answer: impl Future<Output = db::Result<T>>) -> Result<T, Problem> {
+    match tokio::time::timeout(PATIENCE, answer).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("the database did not answer within {} s", PATIENCE.as_secs()),
+        )),
+    }
+}

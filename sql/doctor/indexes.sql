@@ -1,0 +1,12 @@
+-- The indexes on orch's tables.
+--
+-- rows: table, name, is_unique, valid (built to its end, and kept up)
+-- guard: none
+-- index: the catalog's own
+select c.relname::text as "table", i.relname::text as name, x.indisunique as is_unique,
+       x.indisvalid and x.indisready and x.indislive as valid
+  from pg_catalog.pg_index x
+  join pg_catalog.pg_class i on i.oid = x.indexrelid
+  join pg_catalog.pg_class c on c.oid = x.indrelid
+ where c.relnamespace = to_regnamespace('orch')
+ order by 1, 2

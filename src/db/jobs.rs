@@ -1,0 +1,233 @@
+//! Jobs: enqueue them, read them, and change those that do not run.
+//!
+//! Owns what people and programs see of a job. Never touches ownership: what runs is `runs`' alone, and every change of
+//! a status goes through the database's own functions, which say why they refuse.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::Timestamp;
+use tokio_postgres::types::ToSql;
+
+mod rows;
+
+pub use rows::{Job, JobLine, Progress, Run, Selected};
+
+use super::{Db, Result, Statement, statement};
+use crate::model::{JobId, JobStatus};
+
+const ENQUEUE: Statement =
+    statement!("jobs/enqueue", [TEXT, TEXT, TEXT, INT2, TIMESTAMPTZ, FLOAT8, TEXT, JSONB, TEXT, INT4, FLOAT8]);
+const ENQUEUE_MANY: Statement = statement!("jobs/enqueue_many", [JSONB]);
+const GET: Statement = statement!("jobs/get", [INT8]);
+const RUNS: Statement = statement!("jobs/runs", [INT8]);
+const PROGRESS: Statement = statement!("jobs/progress", [INT8]);
+const LIST: Statement = statement!("jobs/list", [INT8, TEXT_ARRAY, TEXT, TEXT, FLOAT8, FLOAT8, FLOAT8, FLOAT8, INT8]);
+const SELECT: Statement =
+    statement!("jobs/select", [INT8, TEXT_ARRAY, TEXT, TEXT, FLOAT8, FLOAT8, FLOAT8, FLOAT8, INT8]);
+const SET: Statement = statement!("jobs/set", [INT8, INT2, TIMESTAMPTZ, FLOAT8]);
+const CANCEL: Statement = statement!("jobs/cancel", [INT8_ARRAY]);
+const RETRY: Statement = statement!("jobs/retry", [INT8_ARRAY]);
+const HOLD: Statement = statement!("jobs/hold", [INT8_ARRAY]);
+const RELEASE: Statement = statement!("jobs/release", [INT8_ARRAY]);
+const AGENTS: Statement = statement!("jobs/agents", []);
+
+pub(super) const STATEMENTS: &[&Statement] =
+    &[&ENQUEUE, &ENQUEUE_MANY, &GET, &RUNS, &PROGRESS, &LIST, &SELECT, &SET, &CANCEL, &RETRY, &HOLD, &RELEASE, &AGENTS];
+
+/// A point of time that a job waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// This instant.
+    At(Timestamp),
+    /// So long after the statement runs, by the database's clock.
+    In(Duration),
+}
+
+impl When {
+    /// The two forms as a statement takes them: an instant, or seconds from now.
+    fn split(this: Option<Self>) -> (Option<Timestamp>, Option<f64>) {
+        match this {
+            None => (None, None),
+            Some(Self::At(at)) => (Some(at), None),
+            Some(Self::In(span)) => (None, Some(span.as_secs_f64())),
+        }
+    }
+}
+
+/// A wish to be enqueued.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    /// What is to run.
+    pub agent: String,
+    /// With what: JSON text.
+    pub payload: String,
+    /// For whom.
+    pub project: String,
+    /// Higher first.
+    pub priority: i16,
+    /// Not before.
+    pub run_at: Option<When>,
+    /// Of jobs with one gate only one runs at a time.
+    pub gate: Option<String>,
+    /// For people and for routing.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// At most one live job has it.
+    pub dedupe_key: Option<String>,
+    /// Counted failures after which it is failed; the agent's where there is none.
+    pub max_attempts: Option<i32>,
+    /// After how long a run is ended; the agent's where there is none.
+    pub timeout: Option<Duration>,
+}
+
+/// Which jobs. Everything given must hold; nothing given is every job.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Any of these; every status where it is empty.
+    pub statuses: Vec<JobStatus>,
+    /// Of this project.
+    pub project: Option<String>,
+    /// Of this agent.
+    pub agent: Option<String>,
+    /// Created at most so long ago.
+    pub created_within: Option<Duration>,
+    /// Created at least so long ago.
+    pub created_before: Option<Duration>,
+    /// Finished at most so long ago.
+    pub finished_within: Option<Duration>,
+    /// Finished at least so long ago.
+    pub finished_before: Option<Duration>,
+}
+
+/// What is changed of a job that does not run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Cancel it: at once, or, running, when its owner has ended it.
+    Cancel,
+    /// Take a finished job back into the queue.
+    Retry,
+    /// Keep a queued job from being claimed.
+    Hold,
+    /// Let a held job be claimed.
+    Release,
+}
+
+impl Db {
+    /// Enqueues a job and returns its number.
+    pub async fn enqueue_job(&self, job: &NewJob) -> Result<JobId> {
+        let (run_at, run_in) = When::split(job.run_at);
+        let labels = job.labels.as_ref().map(|labels| {
+            labels.iter().map(|(key, value)| (key.clone(), value.clone().into())).collect::<serde_json::Map<_, _>>()
+        });
+        let labels = labels.map(serde_json::Value::Object);
+        let rows = self
+            .query(
+                &ENQUEUE,
+                &[
+                    &job.agent,
+                    &job.payload,
+                    &job.project,
+                    &job.priority,
+                    &run_at,
+                    &run_in,
+                    &job.gate,
+                    &labels,
+                    &job.dedupe_key,
+                    &job.max_attempts,
+                    &job.timeout.map(|timeout| timeout.as_secs_f64()),
+                ],
+            )
+            .await?;
+        let row = rows.first().ok_or_else(|| rows::disagreement("id", "no row came back"))?;
+        Ok(JobId(row.try_get("id")?))
+    }
+
+    /// Enqueues many jobs at once: an array of objects whose keys are the parameters of `orch.enqueue`.
+    pub async fn enqueue_jobs(&self, jobs: &serde_json::Value) -> Result<Vec<JobId>> {
+        self.query(&ENQUEUE_MANY, &[jobs]).await?.iter().map(|row| Ok(JobId(row.try_get("id")?))).collect()
+    }
+
+    /// One job, whole; none where there is no such job.
+    pub async fn job(&self, id: JobId) -> Result<Option<Job>> {
+        self.query_opt(&GET, &[&id.0]).await?.as_ref().map(Job::from_row).transpose()
+    }
+
+    /// The runs of a job, the first one first.
+    pub async fn runs_of_job(&self, id: JobId) -> Result<Vec<Run>> {
+        self.query(&RUNS, &[&id.0]).await?.iter().map(Run::from_row).collect()
+    }
+
+    /// Where a job stands; none where there is no such job.
+    pub async fn job_progress(&self, id: JobId) -> Result<Option<Progress>> {
+        self.query_opt(&PROGRESS, &[&id.0]).await?.as_ref().map(Progress::from_row).transpose()
+    }
+
+    /// At most `limit` jobs below `before`, the newest first.
+    pub async fn list_jobs(&self, filter: &Filter, before: Option<JobId>, limit: i64) -> Result<Vec<JobLine>> {
+        let filter = FilterParams::new(filter);
+        let rows = self.query(&LIST, &filter.with(&before.map(|id| id.0), &limit)).await?;
+        rows.iter().map(JobLine::from_row).collect()
+    }
+
+    /// At most `limit` of the jobs above `after` that the filter names, the oldest first.
+    pub async fn select_jobs(&self, filter: &Filter, after: JobId, limit: i64) -> Result<Vec<Selected>> {
+        let filter = FilterParams::new(filter);
+        let rows = self.query(&SELECT, &filter.with(&after.0, &limit)).await?;
+        rows.iter().map(Selected::from_row).collect()
+    }
+
+    /// Changes when, or before which others, a job that does not run is to run. `None`: no queued or held job has this number.
+    pub async fn set_job(
+        &self,
+        id: JobId,
+        priority: Option<i16>,
+        run_at: Option<When>,
+    ) -> Result<Option<(i16, Timestamp)>> {
+        let (run_at, run_in) = When::split(run_at);
+        let row = self.query_opt(&SET, &[&id.0, &priority, &run_at, &run_in]).await?;
+        row.map(|row| Ok((row.try_get("priority")?, row.try_get("run_at")?))).transpose()
+    }
+
+    /// Changes jobs through the database's own function, all or none of them; ascending ids, so that two of these
+    /// never wait for each other.
+    pub async fn change_jobs(&self, change: Change, ids: &[JobId]) -> Result<()> {
+        let statement = match change {
+            Change::Cancel => &CANCEL,
+            Change::Retry => &RETRY,
+            Change::Hold => &HOLD,
+            Change::Release => &RELEASE,
+        };
+        let mut ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
+        ids.sort_unstable();
+        self.query(statement, &[&ids]).await.map(drop)
+    }
+
+    /// The names of all agents that a replica has ever registered.
+    pub async fn agent_names(&self) -> Result<Vec<String>> {
+        self.query(&AGENTS, &[]).await?.iter().map(|row| Ok(row.try_get("name")?)).collect()
+    }
+}
+
+/// A filter as the statements take it.
+struct FilterParams<'a> {
+    statuses: Option<Vec<&'static str>>,
+    project: Option<&'a str>,
+    agent: Option<&'a str>,
+    ages: [Option<f64>; 4],
+}
+
+impl<'a> FilterParams<'a> {
+    fn new(filter: &'a Filter) -> Self {
+        let ages = [filter.created_within, filter.created_before, filter.finished_within, filter.finished_before];
+        Self {
+            statuses: (!filter.statuses.is_empty()).then(|| filter.statuses.iter().map(|s| s.as_str()).collect()),
+            project: filter.project.as_deref(),
+            agent: filter.agent.as_deref(),
+            ages: ages.map(|age| age.map(|age| age.as_secs_f64())),
+        }
+    }
+
+    fn with<'p>(&'p self, from: &'p (dyn ToSql + Sync), limit: &'p i64) -> [&'p (dyn ToSql + Sync); 9] {
+        let [a, b, c, d] = &self.ages;
+        [from, &self.statuses, &self.project, &self.agent, a, b, c, d, limit]
+    }
+}

@@ -1,0 +1,219 @@
+//! The one summary of the queue that `GET /queue`, `/metrics` and `orch queue` show.
+//!
+//! Owns the shape of that answer. Counts what lives exactly, through indexes that hold nothing finished; what finished
+//! is counted apart, since a day of it can be a million rows. Never writes.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Db, Error, Result, Statement, statement};
+use crate::model::{JobId, JobStatus, ReplicaId, RunId};
+
+const LIVE: Statement = statement!("queue/live", []);
+const FINISHED: Statement = statement!("queue/finished", []);
+
+pub(super) const STATEMENTS: &[&Statement] = &[&LIVE, &FINISHED];
+
+/// Jobs by status.
+pub type Counts = BTreeMap<JobStatus, i64>;
+
+/// The answer of `GET /queue`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Every status; the finished ones over the last 24 hours.
+    pub counts: Counts,
+    /// The same by project, without the zeros.
+    pub projects: BTreeMap<String, Counts>,
+    /// Slots of all live replicas.
+    pub max_concurrency: i64,
+    /// Every open run of a running job, the oldest first.
+    pub running: Vec<RunningJob>,
+    /// How long the longest waiting job that is due has been due; none where no job is due. Seconds.
+    pub oldest_queued_seconds: Option<f64>,
+    /// How many jobs wait for which reason. Empty as long as reasons are not told.
+    pub waiting: BTreeMap<String, i64>,
+    /// Every replica that is live.
+    pub replicas: Vec<LiveReplica>,
+    /// What the reaper did and may do.
+    pub reaper: Reaper,
+    /// When this was counted, by the database's clock.
+    pub counted_at: Timestamp,
+}
+
+/// A job that runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunningJob {
+    /// The job.
+    pub job_id: JobId,
+    /// Its run.
+    pub run_id: RunId,
+    /// The process, for people; none until it was started.
+    pub pid: Option<i32>,
+    /// What runs.
+    pub agent: String,
+    /// For whom.
+    pub project: String,
+    /// The owner's name.
+    pub replica: Option<String>,
+    /// Where it runs.
+    pub host: Option<String>,
+    /// Seconds since the claim.
+    pub age_seconds: f64,
+    /// Seconds until the owner's lease ends; negative once it has.
+    pub lease_left_seconds: Option<f64>,
+}
+
+/// A replica that is live.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LiveReplica {
+    /// The boot.
+    pub replica_id: ReplicaId,
+    /// For people.
+    pub name: String,
+    /// Where it runs.
+    pub host: String,
+    /// The version of orch.
+    pub version: Option<String>,
+    /// Whether it has stopped claiming.
+    pub draining: bool,
+    /// What it serves.
+    pub agents: Vec<String>,
+    /// Its slots.
+    pub max_concurrency: i64,
+    /// Its open runs.
+    pub running: i64,
+    /// When it registered.
+    pub started_at: Timestamp,
+    /// Seconds until its lease ends; negative once it has.
+    pub lease_left_seconds: f64,
+}
+
+/// The `reaper` block: switches of the process that answers, totals of the whole database.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reaper {
+    /// The setting `reaper_enabled`.
+    pub enabled: bool,
+    /// The last tick of any replica.
+    pub last_tick_at: Option<Timestamp>,
+    /// Runs taken back from dead replicas.
+    pub reaped_total: i64,
+    /// Impossible queued rows that the sweep repaired.
+    pub impossible_queued_total: i64,
+    /// The setting `impossible_queued_sanitize_enabled`.
+    pub sanitize_enabled: bool,
+}
+
+/// The settings of a process that its summaries show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Switches {
+    /// The setting `reaper_enabled`.
+    pub reaper_enabled: bool,
+    /// The setting `impossible_queued_sanitize_enabled`.
+    pub sanitize_enabled: bool,
+}
+
+/// What lives, and the totals: one snapshot of the database.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Live {
+    projects: BTreeMap<String, Counts>,
+    max_concurrency: i64,
+    running: Vec<RunningJob>,
+    /// As in the summary.
+    pub oldest_queued_seconds: Option<f64>,
+    /// As in the summary.
+    pub replicas: Vec<LiveReplica>,
+    last_tick_at: Option<Timestamp>,
+    /// Runs taken back from dead replicas.
+    pub reaped_total: i64,
+    /// Impossible queued rows that the sweep repaired.
+    pub impossible_queued_total: i64,
+    /// Rows that the trigger repaired.
+    pub guard_repairs_total: i64,
+    counted_at: Timestamp,
+}
+
+/// What finished over the last 24 hours, by project.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finished {
+    projects: BTreeMap<String, Counts>,
+    counted_at: Timestamp,
+}
+
+impl Db {
+    /// Counts what lives.
+    pub async fn count_live(&self) -> Result<Live> {
+        let rows = self.query(&LIVE, &[]).await?;
+        let row = rows.first().ok_or_else(|| disagreement("it returned no row"))?;
+        Ok(Live {
+            projects: json(row.try_get("projects")?)?,
+            max_concurrency: row.try_get("max_concurrency")?,
+            running: json(row.try_get("running")?)?,
+            oldest_queued_seconds: row.try_get("oldest_queued_seconds")?,
+            replicas: json(row.try_get("replicas")?)?,
+            last_tick_at: row.try_get("last_tick_at")?,
+            reaped_total: row.try_get("reaped_total")?,
+            impossible_queued_total: row.try_get("impossible_queued_total")?,
+            guard_repairs_total: row.try_get("guard_repairs_total")?,
+            counted_at: row.try_get("counted_at")?,
+        })
+    }
+
+    /// Counts what finished over the last 24 hours.
+    pub async fn count_finished(&self) -> Result<Finished> {
+        let rows = self.query(&FINISHED, &[]).await?;
+        let row = rows.first().ok_or_else(|| disagreement("it returned no row"))?;
+        Ok(Finished { projects: json(row.try_get("projects")?)?, counted_at: row.try_get("counted_at")? })
+    }
+}
+
+impl Live {
+    /// The jobs of all projects in a status that is live.
+    #[must_use]
+    pub fn count(&self, status: JobStatus) -> i64 {
+        self.projects.values().filter_map(|counts| counts.get(&status)).sum()
+    }
+}
+
+impl Summary {
+    /// Puts together what was counted apart. It is as old as its older part.
+    #[must_use]
+    pub fn new(live: &Live, finished: &Finished, switches: Switches) -> Self {
+        let mut projects = live.projects.clone();
+        for (project, counts) in &finished.projects {
+            projects.entry(project.clone()).or_default().extend(counts);
+        }
+        let mut counts: Counts = JobStatus::ALL.iter().map(|status| (*status, 0)).collect();
+        for (status, jobs) in projects.values().flatten() {
+            *counts.entry(*status).or_default() += jobs;
+        }
+        Self {
+            counts,
+            projects,
+            max_concurrency: live.max_concurrency,
+            running: live.running.clone(),
+            oldest_queued_seconds: live.oldest_queued_seconds,
+            waiting: BTreeMap::new(),
+            replicas: live.replicas.clone(),
+            reaper: Reaper {
+                enabled: switches.reaper_enabled,
+                last_tick_at: live.last_tick_at,
+                reaped_total: live.reaped_total,
+                impossible_queued_total: live.impossible_queued_total,
+                sanitize_enabled: switches.sanitize_enabled,
+            },
+            counted_at: live.counted_at.min(finished.counted_at),
+        }
+    }
+}
+
+fn json<T: serde::de::DeserializeOwned>(value: Value) -> Result<T> {
+    serde_json::from_value(value).map_err(|error| disagreement(&error.to_string()))
+}
+
+/// The statement and the code disagree about a shape.
+fn disagreement(what: &str) -> Error {
+    Error::Server { code: "?????".to_owned(), message: format!("the queue's summary could not be read: {what}") }
+}

@@ -1,0 +1,3 @@
+//! Looks for whatever is wrong: invariants, guards, schema, containment.
+//!
+//! Never repairs anything.
