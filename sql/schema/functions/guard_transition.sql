@@ -1,0 +1,68 @@
+-- Guard 3: refuses illegal transitions, and takes a running job from its owner where an operator says so.
+--
+-- Fired by its trigger only for what is not a legal transition of orch's own statements, which show their token: a
+-- settle sets last_run_id to the run that it ends. What is left here: an operator's retry (legal in one shape), an
+-- operator's plain UPDATE of a running row to queued or held, and everything illegal.
+create or replace function orch.guard_transition() returns trigger
+language plpgsql
+set search_path = pg_catalog, orch
+as $$
+declare
+    finished constant text[] := array['succeeded', 'failed', 'cancelled'];
+begin
+    if new.attempt < old.attempt then
+        raise exception 'job %: attempt must not fall from % to %', old.id, old.attempt, new.attempt
+            using errcode = 'OR001', hint = 'attempt counts the runs that were started';
+    end if;
+
+    if old.status = 'running' and new.status = 'running' then
+        raise exception 'job %: run_id must not change while it runs', old.id
+            using errcode = 'OR001', hint = 'use orch.cancel(job_id), or set status = ''queued'' to have it run again';
+    end if;
+
+    if old.status = 'running' and new.status in ('queued', 'held') then
+        -- The owner is known to be told: its renewal lists the job, it ends the old process and clears awaits_replica.
+        -- Until then no claim takes the job. One that is not live has no process any more.
+        update orch.agent_runs r
+           set ended_at = clock_timestamp(), outcome = 'interrupted', closed_by = 'operator',
+               error = format('taken from its replica: the job was set to %s by %s', new.status, session_user)
+         where r.job_id = old.id and r.ended_at is null;
+        insert into orch.events (kind, job_id, run_id, detail)
+        values ('taken', old.id, old.run_id,
+                jsonb_build_object('to', new.status, 'replica_id', old.replica_id, 'pid', old.pid));
+        new.last_run_id := old.run_id;
+        new.awaits_replica := (select p.replica_id from orch.replicas p
+                                where p.replica_id = old.replica_id and p.state = 'live');
+        new.run_id := null;
+        new.replica_id := null;
+        new.pid := null;
+        new.started_at := null;
+        new.running_gate := null;
+        return new;
+    end if;
+
+    if old.status = 'running' then
+        raise exception 'job %: a running job is not set to % by hand', old.id, new.status
+            using errcode = 'OR001', hint = 'use orch.cancel(job_id), or set status = ''queued'' to have it run again';
+    end if;
+
+    if old.status = any (finished) and new.status = 'queued' then
+        if num_nonnulls(new.last_run_id, new.cancel_requested_at, new.error, new.result) = 0
+           and greatest(new.failures, new.lost_count, new.transient_count, new.interrupted_count) = 0 then
+            return new;
+        end if;
+        raise exception 'job %: a finished job is not queued again by hand', old.id
+            using errcode = 'OR001', hint = 'use orch.retry(job_id), which resets what counts';
+    end if;
+
+    raise exception 'job %: no way leads from % to %', old.id, old.status, new.status
+        using errcode = 'OR001',
+              hint = case
+                  when new.status = 'running' then 'only a claim starts a job, and only one that is claimable'
+                  when old.status = any (finished) then 'use orch.retry(job_id) to run it again'
+                  else 'see the transitions in docs/architecture/internals.md'
+              end;
+end
+$$;
+comment on function orch.guard_transition() is
+    'Refuses illegal transitions (SQLSTATE OR001); takes a running job from its owner where an operator sets it to queued or held.';

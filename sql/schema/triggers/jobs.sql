@@ -1,0 +1,48 @@
+-- The guards of orch.jobs. Each fires only where its WHEN says that there is something to do: a false WHEN costs nothing,
+-- and none is true for a statement of orch's own. They fire in the order of their names, the two that repair last, so
+-- that they see what every other trigger made of the row; ENABLE ALWAYS, so that session_replication_role skips none.
+create or replace trigger jobs_guard_delete
+    before delete on orch.jobs
+    for each row when (old.status = 'running')
+    execute function orch.guard_delete();
+alter table orch.jobs enable always trigger jobs_guard_delete;
+comment on trigger jobs_guard_delete on orch.jobs is 'A running job is not deleted.';
+
+create or replace trigger jobs_guard_transition
+    before update on orch.jobs
+    for each row when (
+        new.attempt < old.attempt
+        or (old.status = 'running' and new.status = 'running' and new.run_id is distinct from old.run_id)
+        or (old.status = 'running' and new.status <> 'running'
+            and (old.run_id is null or new.last_run_id is distinct from old.run_id))
+        or (old.status <> 'running' and new.status = 'running'
+            and not (old.status = 'queued' and old.claimable and new.attempt = old.attempt + 1))
+        or (old.status <> new.status and old.status <> 'running' and new.status <> 'running'
+            and not (old.status in ('queued', 'held') and new.status in ('queued', 'held', 'cancelled'))))
+    execute function orch.guard_transition();
+alter table orch.jobs enable always trigger jobs_guard_transition;
+comment on trigger jobs_guard_transition on orch.jobs is 'Refuses illegal transitions; takes a running job where an operator says so.';
+
+-- Not `update of status`, not `old.status is distinct from new.status`: an update from queued to queued that sets a pid is
+-- caught as well.
+create or replace trigger jobs_zz1_guard_owner
+    before insert or update on orch.jobs
+    for each row when (
+        new.status <> 'running'
+        and num_nonnulls(new.run_id, new.replica_id, new.pid, new.started_at, new.running_gate) > 0)
+    execute function orch.guard_owner();
+alter table orch.jobs enable always trigger jobs_zz1_guard_owner;
+comment on trigger jobs_zz1_guard_owner on orch.jobs is 'A row that does not run has no owner.';
+
+create or replace trigger jobs_zz2_derive_helpers
+    before insert or update on orch.jobs
+    for each row when (
+        new.claimable is distinct from (new.status = 'queued' and new.awaits_replica is null)
+        or (new.finished_at is not null) <> (new.status in ('succeeded', 'failed', 'cancelled'))
+        or (new.failed_at is not null) <> (new.status = 'failed')
+        or (new.awaits_replica is not null and new.status in ('running', 'succeeded', 'failed'))
+        or new.live_dedupe_key is distinct from
+           case when new.status in ('queued', 'held', 'running') then new.dedupe_key end)
+    execute function orch.derive_helpers();
+alter table orch.jobs enable always trigger jobs_zz2_derive_helpers;
+comment on trigger jobs_zz2_derive_helpers on orch.jobs is 'Sets what follows from the status, where a statement did not.';

@@ -1,0 +1,38 @@
+-- Every invariant as a query: a row is a violation, and a healthy queue has none.
+create or replace view orch.violations as
+select 'impossible_queued' as invariant, i.job_id::text as what from orch.impossible_queued i
+union all
+select 'running_without_owner', j.id::text from orch.jobs j
+ where j.status = 'running' and num_nulls(j.run_id, j.replica_id, j.started_at) > 0
+union all
+select 'finished_at_mismatch', j.id::text from orch.jobs j
+ where (j.status in ('succeeded', 'failed', 'cancelled')) <> (j.finished_at is not null)
+union all
+select 'claimable_mismatch', j.id::text from orch.jobs j
+ where j.claimable <> (j.status = 'queued' and j.awaits_replica is null)
+union all
+select 'running_without_open_run', j.id::text from orch.jobs j
+ where j.status = 'running'
+   and not exists (select from orch.agent_runs r
+                    where r.run_id = j.run_id and r.job_id = j.id and r.replica_id = j.replica_id and r.ended_at is null)
+union all
+select 'open_run_of_idle_job', r.run_id::text from orch.agent_runs r
+ where r.ended_at is null
+   and not exists (select from orch.jobs j where j.id = r.job_id and j.run_id = r.run_id and j.status = 'running')
+union all
+select 'two_open_runs', r.job_id::text from orch.agent_runs r
+ where r.ended_at is null group by r.job_id having count(*) > 1
+union all
+select 'run_id_twice', j.run_id::text from orch.jobs j
+ where j.run_id is not null group by j.run_id having count(*) > 1
+union all
+select 'gate_twice', j.running_gate from orch.jobs j
+ where j.status = 'running' and j.running_gate is not null group by j.running_gate having count(*) > 1
+union all
+select 'dedupe_key_twice', j.live_dedupe_key from orch.jobs j
+ where j.live_dedupe_key is not null group by j.live_dedupe_key having count(*) > 1
+union all
+select 'attempts_do_not_add_up', j.id::text from orch.jobs j
+  join (select r.job_id, count(*) as runs from orch.agent_runs r group by r.job_id) r on r.job_id = j.id
+ where j.attempt < r.runs;
+comment on view orch.violations is 'Every invariant as a query; empty while all hold.';
