@@ -123,7 +123,7 @@ with (
     autovacuum_vacuum_cost_delay = 0
 );
 
-create index jobs_claim on orch.jobs (priority desc, run_at, id) where claimable;
+create index jobs_claim on orch.jobs (priority desc, run_at, id) include (project) where claimable;
 create index jobs_set_aside on orch.jobs (id) where set_aside;
 create index jobs_awaits_replica on orch.jobs (awaits_replica) where awaits_replica is not null;
 create index jobs_failed_at on orch.jobs (failed_at) where failed_at is not null;
@@ -192,7 +192,7 @@ comment on constraint timeout_is_positive_and_finite on orch.jobs is 'More than 
 comment on constraint times_are_finite on orch.jobs is 'From 1970 to 9998: what every reader can take. An infinite run_at is a job that waits for ever unsaid: hold it instead.';
 comment on constraint payload_is_bounded on orch.jobs is '16 MiB, a ceiling for what bypasses payload_max: a claim carries the payloads of all jobs it takes, and one row must not exhaust a replica.';
 
-comment on index orch.jobs_claim is 'What a claim walks, in its order.';
+comment on index orch.jobs_claim is 'What a claim walks, in its order; with the project, so that GET /queue counts without reading the table.';
 comment on index orch.jobs_set_aside is 'Counts of what waits but cannot be claimed, without a walk over what has finished.';
 comment on index orch.jobs_awaits_replica is 'What a renewal tells its replica to end, and what the tick lets go on.';
 comment on index orch.jobs_failed_at is 'Lists of failures, the latest first.';

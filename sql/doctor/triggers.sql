@@ -1,9 +1,9 @@
 -- The triggers on orch's tables.
 --
--- rows: table, name, firing (A always, O not under session_replication_role=replica, R only there, D never)
+-- rows: table, name, works (fires always, also under session_replication_role = replica)
 -- guard: none
 -- index: the catalog's own
-select c.relname::text as "table", t.tgname::text as name, t.tgenabled::text as firing
+select c.relname::text as "table", t.tgname::text as name, t.tgenabled = 'A' as works
   from pg_catalog.pg_trigger t
   join pg_catalog.pg_class c on c.oid = t.tgrelid
  where c.relnamespace = to_regnamespace('orch') and not t.tgisinternal

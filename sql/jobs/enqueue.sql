@@ -9,8 +9,9 @@
 -- $7  text              gate, or null
 -- $8  jsonb             labels, or null
 -- $9  text              dedupe key, or null
--- $10 integer           counted failures after which it is failed, or null for the agent's
--- $11 double precision  timeout in seconds, or null for the agent's
+-- $10 text              what becomes of a second live job with that key: return, replace, refuse; null for return
+-- $11 integer           counted failures after which it is failed, or null for the agent's
+-- $12 double precision  timeout in seconds, or null for the agent's
 -- rows: id
 -- guard: orch.enqueue's own
 -- index: jobs_live_dedupe_key, where there is a key
@@ -23,6 +24,7 @@ select orch.enqueue(
     gate => $7,
     labels => $8,
     dedupe_key => $9,
-    max_attempts => $10,
-    timeout => make_interval(secs => $11)
+    on_conflict => $10,
+    max_attempts => $11,
+    timeout => make_interval(secs => $12)
 ) as id

@@ -1,7 +1,7 @@
 -- Let held jobs be claimed.
 --
 -- $1 bigint[]   ids, ascending, so that two of these never wait for each other
--- rows: id
+-- rows: id, status: where it stands now
 -- guard: orch.release's own; a job that refuses makes all refuse, and the caller repeats them one at a time
 -- index: the primary key
-select id, orch.release(id)::text as answer from unnest($1) as id
+select id, orch.release(id) as status from unnest($1) as id

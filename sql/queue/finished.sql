@@ -1,19 +1,17 @@
--- What finished over the last 24 hours, by project and status.
+-- What finished, by project and status, in pieces of five minutes, so that later only the last ones are counted again.
 --
--- A job counts once, by the run that ended it.
--- rows: one: projects (jsonb: project to status to count), counted_at
+-- A job counts once, by the run that ended it; one that was retried since counts no more.
+-- $1 timestamptz   only runs that ended from here on, or null for the last 24 hours
+-- rows: piece (its beginning), project, status, jobs, counted_at; at least one, with a null piece where nothing finished
 -- guard: none
--- index: agent_runs_ended
-select coalesce(jsonb_object_agg(project, statuses), '{}') as projects, clock_timestamp() as counted_at
-  from (
-    select project, jsonb_object_agg(status, jobs) as statuses
-      from (
-        select j.project, j.status, count(*) as jobs
-          from orch.agent_runs r
-          join orch.jobs j on j.id = r.job_id and j.last_run_id = r.run_id
-         where r.ended_at > now() - interval '24 hours'
-           and j.status in ('succeeded', 'failed', 'cancelled')
-         group by j.project, j.status
-      ) by_status
-     group by project
-  ) by_project
+-- index: agent_runs_ended, then the primary key of jobs
+select f.piece, f.project, f.status, coalesce(f.jobs, 0) as jobs, c.counted_at
+  from (select clock_timestamp() as counted_at) c
+  left join (
+    select date_bin('5 minutes', r.ended_at, 'epoch') as piece, j.project, j.status,
+           count(*) filter (where j.last_run_id = r.run_id and j.finished_at is not null) as jobs
+      from orch.agent_runs r
+      join orch.jobs j on j.id = r.job_id
+     where r.ended_at >= coalesce($1, now() - interval '24 hours')
+     group by 1, 2, 3
+  ) f on f.jobs > 0

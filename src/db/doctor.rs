@@ -2,15 +2,150 @@
 //!
 //! Owns the list of what must be there. Never repairs anything.
 
+use std::fmt;
+
 use super::{Db, Result, Statement, statement};
 
 const VIOLATIONS: Statement = statement!("doctor/violations", [INT8]);
 const TRIGGERS: Statement = statement!("doctor/triggers", []);
 const CHECKS: Statement = statement!("doctor/checks", []);
-const INDEXES: Statement = statement!("doctor/indexes", []);
+const UNIQUE_INDEXES: Statement = statement!("doctor/unique_indexes", []);
 const SERVER: Statement = statement!("doctor/server", []);
 
-pub(super) const STATEMENTS: &[&Statement] = &[&VIOLATIONS, &TRIGGERS, &CHECKS, &INDEXES, &SERVER];
+pub(super) const STATEMENTS: &[&Statement] = &[&VIOLATIONS, &TRIGGERS, &CHECKS, &UNIQUE_INDEXES, &SERVER];
+
+/// The triggers that guard.
+const EXPECTED_TRIGGERS: &[(&str, &str)] = &[
+    ("jobs", "jobs_guard_delete"),
+    ("jobs", "jobs_guard_transition"),
+    ("jobs", "jobs_zz1_guard_owner"),
+    ("jobs", "jobs_zz2_derive_helpers"),
+    ("replicas", "replicas_guard_delete"),
+    ("replicas", "replicas_guard_state"),
+];
+
+/// The CHECKs.
+const EXPECTED_CHECKS: &[(&str, &str)] = &[
+    ("agent_runs", "run_attempt_is_positive"),
+    ("agent_runs", "run_closed_by_is_known"),
+    ("agent_runs", "run_containment_is_known"),
+    ("agent_runs", "run_is_ended_whole"),
+    ("agent_runs", "run_outcome_is_known"),
+    ("agent_runs", "run_rules_are_an_object"),
+    ("agents", "agent_backoff_is_positive_and_finite"),
+    ("agents", "agent_max_attempts_is_positive"),
+    ("agents", "agent_name_is_well_formed"),
+    ("agents", "agent_on_lost_is_known"),
+    ("agents", "agent_silence_timeout_is_positive_and_finite"),
+    ("agents", "agent_timeout_is_positive_and_finite"),
+    ("counters", "counter_is_not_negative"),
+    ("jobs", "agent_is_well_formed"),
+    ("jobs", "claimable_is_queued_and_awaits_nobody"),
+    ("jobs", "counts_are_not_negative"),
+    ("jobs", "dedupe_key_is_short"),
+    ("jobs", "failed_at_is_set_when_failed"),
+    ("jobs", "finished_at_is_set_when_finished"),
+    ("jobs", "finished_has_no_owner"),
+    ("jobs", "gate_is_short"),
+    ("jobs", "labels_are_an_object"),
+    ("jobs", "limits_come_with_their_table"),
+    ("jobs", "live_dedupe_key_is_the_live_jobs_key"),
+    ("jobs", "max_attempts_is_positive"),
+    ("jobs", "payload_is_bounded"),
+    ("jobs", "project_is_well_formed"),
+    ("jobs", "queued_has_no_owner"),
+    ("jobs", "running_awaits_nobody"),
+    ("jobs", "running_has_an_owner"),
+    ("jobs", "status_is_known"),
+    ("jobs", "timeout_is_positive_and_finite"),
+    ("jobs", "times_are_finite"),
+    ("meta", "meta_has_one_row"),
+    ("projects", "project_name_is_well_formed"),
+    ("projects", "project_weight_is_positive"),
+    ("replicas", "replica_labels_are_an_object"),
+    ("replicas", "replica_max_concurrency_is_not_negative"),
+    ("replicas", "replica_state_is_known"),
+];
+
+/// The unique indexes, primary keys among them.
+const EXPECTED_UNIQUE_INDEXES: &[(&str, &str)] = &[
+    ("agent_runs", "agent_runs_one_open_a_job"),
+    ("agent_runs", "agent_runs_pkey"),
+    ("agents", "agents_pkey"),
+    ("counters", "counters_pkey"),
+    ("events", "events_pkey"),
+    ("jobs", "jobs_live_dedupe_key"),
+    ("jobs", "jobs_pkey"),
+    ("jobs", "jobs_running_gate"),
+    ("meta", "meta_pkey"),
+    ("projects", "projects_pkey"),
+    ("replicas", "replicas_pkey"),
+];
+
+/// What holds an invariant in the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuardKind {
+    /// Must fire always, also under `session_replication_role = replica`.
+    Trigger,
+    /// Must be there and have checked every row.
+    Check,
+    /// Must be there and whole.
+    UniqueIndex,
+}
+
+impl GuardKind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Trigger, Self::Check, Self::UniqueIndex];
+
+    /// The guards of this kind that must be there: table and name.
+    #[must_use]
+    pub const fn expected(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Trigger => EXPECTED_TRIGGERS,
+            Self::Check => EXPECTED_CHECKS,
+            Self::UniqueIndex => EXPECTED_UNIQUE_INDEXES,
+        }
+    }
+
+    /// The name of the check over all guards of this kind.
+    #[must_use]
+    pub const fn plural(self) -> &'static str {
+        match self {
+            Self::Trigger => "triggers",
+            Self::Check => "checks",
+            Self::UniqueIndex => "unique_indexes",
+        }
+    }
+
+    /// What is wrong with a guard of this kind that is there and does not work, and what to do.
+    #[must_use]
+    pub fn remedy(self, table: &str, name: &str) -> String {
+        match self {
+            Self::Trigger => format!(
+                "trigger {name} on orch.{table} is disabled or does not always fire: run `alter table orch.{table} enable \
+                 always trigger {name}`"
+            ),
+            Self::Check => format!(
+                "constraint {name} on orch.{table} is not valid: run `alter table orch.{table} validate constraint {name}`"
+            ),
+            Self::UniqueIndex => {
+                format!(
+                    "unique index {name} on orch.{table} is not valid: run `reindex index concurrently orch.{name}`"
+                )
+            }
+        }
+    }
+}
+
+impl fmt::Display for GuardKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Trigger => "trigger",
+            Self::Check => "constraint",
+            Self::UniqueIndex => "unique index",
+        })
+    }
+}
 
 /// A row that breaks an invariant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,19 +194,19 @@ impl Db {
             .collect()
     }
 
-    /// The triggers on orch's tables.
-    pub async fn triggers(&self) -> Result<Vec<Guard>> {
-        self.guards(&TRIGGERS, |row| Ok(row.try_get::<_, &str>("firing")? == "A")).await
-    }
-
-    /// The CHECKs and foreign keys on orch's tables.
-    pub async fn checks(&self) -> Result<Vec<Guard>> {
-        self.guards(&CHECKS, |row| Ok(row.try_get("valid")?)).await
-    }
-
-    /// The indexes on orch's tables, with whether each is unique.
-    pub async fn indexes(&self) -> Result<Vec<Guard>> {
-        self.guards(&INDEXES, |row| Ok(row.try_get("valid")?)).await
+    /// The guards of a kind that the database has.
+    pub async fn guards(&self, kind: GuardKind) -> Result<Vec<Guard>> {
+        let statement = match kind {
+            GuardKind::Trigger => &TRIGGERS,
+            GuardKind::Check => &CHECKS,
+            GuardKind::UniqueIndex => &UNIQUE_INDEXES,
+        };
+        let rows = self.query(statement, &[]).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(Guard { table: row.try_get("table")?, name: row.try_get("name")?, works: row.try_get("works")? })
+            })
+            .collect()
     }
 
     /// What the server says of itself.
@@ -87,16 +222,5 @@ impl Db {
             late_replicas: row.try_get("late_replicas")?,
             last_tick_seconds: row.try_get("last_tick_seconds")?,
         })
-    }
-
-    async fn guards(
-        &self,
-        statement: &Statement,
-        works: impl Fn(&tokio_postgres::Row) -> Result<bool>,
-    ) -> Result<Vec<Guard>> {
-        let rows = self.query(statement, &[]).await?;
-        rows.iter()
-            .map(|row| Ok(Guard { table: row.try_get("table")?, name: row.try_get("name")?, works: works(row)? }))
-            .collect()
     }
 }

@@ -16,7 +16,7 @@ use super::{Db, Result, Statement, statement};
 use crate::model::{JobId, JobStatus};
 
 const ENQUEUE: Statement =
-    statement!("jobs/enqueue", [TEXT, TEXT, TEXT, INT2, TIMESTAMPTZ, FLOAT8, TEXT, JSONB, TEXT, INT4, FLOAT8]);
+    statement!("jobs/enqueue", [TEXT, TEXT, TEXT, INT2, TIMESTAMPTZ, FLOAT8, TEXT, JSONB, TEXT, TEXT, INT4, FLOAT8]);
 const ENQUEUE_MANY: Statement = statement!("jobs/enqueue_many", [JSONB]);
 const GET: Statement = statement!("jobs/get", [INT8]);
 const RUNS: Statement = statement!("jobs/runs", [INT8]);
@@ -73,6 +73,8 @@ pub struct NewJob {
     pub labels: Option<BTreeMap<String, String>>,
     /// At most one live job has it.
     pub dedupe_key: Option<String>,
+    /// What becomes of a second one: `return`, `replace` or `refuse`.
+    pub on_conflict: Option<String>,
     /// Counted failures after which it is failed; the agent's where there is none.
     pub max_attempts: Option<i32>,
     /// After how long a run is ended; the agent's where there is none.
@@ -132,6 +134,7 @@ impl Db {
                     &job.gate,
                     &labels,
                     &job.dedupe_key,
+                    &job.on_conflict,
                     &job.max_attempts,
                     &job.timeout.map(|timeout| timeout.as_secs_f64()),
                 ],
@@ -187,9 +190,9 @@ impl Db {
         row.map(|row| Ok((row.try_get("priority")?, row.try_get("run_at")?))).transpose()
     }
 
-    /// Changes jobs through the database's own function, all or none of them; ascending ids, so that two of these
-    /// never wait for each other.
-    pub async fn change_jobs(&self, change: Change, ids: &[JobId]) -> Result<()> {
+    /// Changes jobs through the database's own functions, all or none of them, and says where each stands now. They are
+    /// locked in ascending order, so that two of these never wait for each other.
+    pub async fn change_jobs(&self, change: Change, ids: &[JobId]) -> Result<Vec<(JobId, JobStatus)>> {
         let statement = match change {
             Change::Cancel => &CANCEL,
             Change::Retry => &RETRY,
@@ -198,7 +201,8 @@ impl Db {
         };
         let mut ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
         ids.sort_unstable();
-        self.query(statement, &[&ids]).await.map(drop)
+        let rows = self.query(statement, &[&ids]).await?;
+        rows.iter().map(|row| Ok((JobId(row.try_get("id")?), rows::word(row, "status")?))).collect()
     }
 
     /// The names of all agents that a replica has ever registered.

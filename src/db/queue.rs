@@ -5,17 +5,18 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Db, Error, Result, Statement, statement};
-use crate::model::{JobId, JobStatus, ReplicaId, RunId};
+use crate::model::{JobId, JobStatus, ReplicaId, RunId, UnknownWord};
 
 const LIVE: Statement = statement!("queue/live", []);
-const FINISHED: Statement = statement!("queue/finished", []);
+const FINISHED: Statement = statement!("queue/finished", [TIMESTAMPTZ]);
+const RENEWAL: Statement = statement!("queue/renewal", [UUID]);
 
-pub(super) const STATEMENTS: &[&Statement] = &[&LIVE, &FINISHED];
+pub(super) const STATEMENTS: &[&Statement] = &[&LIVE, &FINISHED, &RENEWAL];
 
 /// Jobs by status.
 pub type Counts = BTreeMap<JobStatus, i64>;
@@ -135,11 +136,36 @@ pub struct Live {
     counted_at: Timestamp,
 }
 
-/// What finished over the last 24 hours, by project.
+/// What finished over the last 24 hours, by project, in pieces of five minutes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finished {
-    projects: BTreeMap<String, Counts>,
+    pieces: BTreeMap<Timestamp, BTreeMap<String, Counts>>,
     counted_at: Timestamp,
+}
+
+/// The length of a piece, as the statement has it.
+const PIECE: SignedDuration = SignedDuration::from_mins(5);
+
+/// An end that was written is seen by others this much later at the most, but for a settle that hangs.
+const SEEN_WITHIN: SignedDuration = SignedDuration::from_mins(1);
+
+const DAY: SignedDuration = SignedDuration::from_hours(24);
+
+impl Finished {
+    /// The beginning of the first piece that may have grown since this was counted.
+    fn may_have_grown_since(&self) -> Timestamp {
+        let seconds = self.counted_at.saturating_sub(SEEN_WITHIN).map_or(0, Timestamp::as_second);
+        Timestamp::from_second(seconds - seconds.rem_euclid(PIECE.as_secs())).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+
+    /// Puts in what was counted since, and forgets what is older than a day.
+    fn renew(mut self, since: Timestamp, newer: Self) -> Self {
+        self.pieces.split_off(&since);
+        self.pieces.extend(newer.pieces);
+        let oldest = newer.counted_at.saturating_sub(DAY).unwrap_or(Timestamp::UNIX_EPOCH);
+        self.pieces.retain(|piece, _| piece.saturating_add(PIECE).is_ok_and(|end| end > oldest));
+        Self { pieces: self.pieces, counted_at: newer.counted_at }
+    }
 }
 
 impl Db {
@@ -161,11 +187,35 @@ impl Db {
         })
     }
 
-    /// Counts what finished over the last 24 hours.
+    /// Counts what finished over the last 24 hours: every run of a day is looked at.
     pub async fn count_finished(&self) -> Result<Finished> {
-        let rows = self.query(&FINISHED, &[]).await?;
-        let row = rows.first().ok_or_else(|| disagreement("it returned no row"))?;
-        Ok(Finished { projects: json(row.try_get("projects")?)?, counted_at: row.try_get("counted_at")? })
+        self.count_finished_since(None).await
+    }
+
+    /// Counts what finished since `earlier` was counted, at a cost that does not grow with the day. A job that was
+    /// retried since keeps its earlier end until a whole count.
+    pub async fn count_finished_after(&self, earlier: Finished) -> Result<Finished> {
+        let since = earlier.may_have_grown_since();
+        Ok(earlier.renew(since, self.count_finished_since(Some(since)).await?))
+    }
+
+    async fn count_finished_since(&self, since: Option<Timestamp>) -> Result<Finished> {
+        let rows = self.query(&FINISHED, &[&since]).await?;
+        let first = rows.first().ok_or_else(|| disagreement("it returned no row"))?;
+        let mut finished = Finished { pieces: BTreeMap::new(), counted_at: first.try_get("counted_at")? };
+        for row in &rows {
+            let Some(piece) = row.try_get("piece")? else { continue };
+            let status: &str = row.try_get("status")?;
+            let status = status.parse().map_err(|error: UnknownWord| disagreement(&error.to_string()))?;
+            let project = finished.pieces.entry(piece).or_default().entry(row.try_get("project")?).or_default();
+            project.insert(status, row.try_get("jobs")?);
+        }
+        Ok(finished)
+    }
+
+    /// Seconds that are left of a replica's lease; none where it is not live.
+    pub async fn lease_left(&self, replica: ReplicaId) -> Result<Option<f64>> {
+        self.query_opt(&RENEWAL, &[&replica.0]).await?.map_or(Ok(None), |row| Ok(row.try_get("lease_left_seconds")?))
     }
 }
 
@@ -182,8 +232,11 @@ impl Summary {
     #[must_use]
     pub fn new(live: &Live, finished: &Finished, switches: Switches) -> Self {
         let mut projects = live.projects.clone();
-        for (project, counts) in &finished.projects {
-            projects.entry(project.clone()).or_default().extend(counts);
+        for (project, counts) in finished.pieces.values().flatten() {
+            let sums = projects.entry(project.clone()).or_default();
+            for (status, jobs) in counts {
+                *sums.entry(*status).or_default() += jobs;
+            }
         }
         let mut counts: Counts = JobStatus::ALL.iter().map(|status| (*status, 0)).collect();
         for (status, jobs) in projects.values().flatten() {

@@ -53,6 +53,9 @@ struct App {
 /// Serves until `shutdown`, then ends open requests.
 pub async fn serve(listener: TcpListener, db: Db, info: Info, shutdown: CancellationToken) -> io::Result<()> {
     let app = Arc::new(App { queue: QueueCache::new(db.clone()), db, info });
+    // The first count of a long day is slow; nobody should have to wait for it.
+    let warm = app.clone();
+    tokio::spawn(async move { drop(warm.queue.counted().await) });
     let stopping = shutdown.clone().cancelled_owned();
     let server = axum::serve(listener, router(app)).with_graceful_shutdown(stopping);
     let cut = async {

@@ -1,3 +1,173 @@
-//! Looks for whatever is wrong: invariants, guards, schema, containment.
+//! Looks for whatever is wrong: schema, guards, invariants, replicas, and what this machine can hold a run with.
 //!
-//! Never repairs anything.
+//! Owns the findings and what to do about each. Never repairs anything: a guard that is missing has a reason, and
+//! somebody must hear of it.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::{
+    db::{
+        self, Db,
+        doctor::{Guard, GuardKind},
+    },
+    model::Containment,
+};
+
+/// Violations that are shown one by one; a database with more has one cause, not many.
+const SHOWN: i64 = 100;
+
+/// Without a tick for so long, jobs of dead replicas are not taken back. Seconds.
+const LATE_TICK: f64 = 60.0;
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// As it should be.
+    Ok,
+    /// Nothing is broken, but somebody should know.
+    Note,
+    /// Broken.
+    Wrong,
+}
+
+/// One line of the doctor's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What was looked at.
+    pub check: &'static str,
+    /// How bad it is.
+    pub verdict: Verdict,
+    /// What was found, and what to do.
+    pub what: String,
+}
+
+impl Finding {
+    /// A finding.
+    pub fn new(check: &'static str, verdict: Verdict, what: impl Into<String>) -> Self {
+        Self { check, verdict, what: what.into() }
+    }
+}
+
+/// Looks at a database whose schema is this binary's.
+pub async fn examine_database(db: &Db) -> db::Result<Vec<Finding>> {
+    let server = db.server().await?;
+    let mut findings = vec![if server.in_recovery {
+        Finding::new(
+            "database",
+            Verdict::Wrong,
+            format!("{} is a standby, which takes no writes: name the primary", server.database),
+        )
+    } else {
+        Finding::new("database", Verdict::Ok, format!("{} on Postgres {}", server.database, server.version))
+    }];
+    for kind in GuardKind::ALL {
+        findings.extend(compare(kind, &db.guards(kind).await?));
+    }
+    findings.extend(violations(db).await?);
+    findings.push(match (server.live_replicas, server.late_replicas) {
+        (0, _) => Finding::new("replicas", Verdict::Note, "none is live: jobs wait until `orch up` runs somewhere"),
+        (live, 0) => Finding::new("replicas", Verdict::Ok, format!("{live} live")),
+        (live, late) => Finding::new(
+            "replicas",
+            Verdict::Note,
+            format!("{live} live, {late} of them past the lease and soon declared dead"),
+        ),
+    });
+    findings.push(match server.last_tick_seconds {
+        Some(ago) if ago <= LATE_TICK => Finding::new("reaper", Verdict::Ok, format!("ticked {ago:.0} s ago")),
+        _ if server.live_replicas == 0 => Finding::new("reaper", Verdict::Note, "rests: no replica is live"),
+        Some(ago) => Finding::new(
+            "reaper",
+            Verdict::Wrong,
+            format!(
+                "last ticked {ago:.0} s ago although replicas are live: set reaper_enabled on one, and read its log"
+            ),
+        ),
+        None => Finding::new("reaper", Verdict::Note, "has not ticked yet"),
+    });
+    Ok(findings)
+}
+
+/// The guards that are missing or do not work, else one line that says that all are there.
+fn compare(kind: GuardKind, found: &[Guard]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (table, name) in kind.expected() {
+        let guard = found.iter().find(|guard| guard.table == *table && guard.name == *name);
+        let problem = match guard {
+            Some(guard) if guard.works => continue,
+            Some(_) => kind.remedy(table, name),
+            None => format!("{kind} {name} on orch.{table} is missing: put it back as `orch migrate --sql` prints it"),
+        };
+        findings.push(Finding::new(kind.plural(), Verdict::Wrong, problem));
+    }
+    if findings.is_empty() {
+        findings.push(Finding::new(
+            kind.plural(),
+            Verdict::Ok,
+            format!("all {} are there and work", kind.expected().len()),
+        ));
+    }
+    findings
+}
+
+async fn violations(db: &Db) -> db::Result<Vec<Finding>> {
+    let found = db.violations(SHOWN).await?;
+    if found.is_empty() {
+        return Ok(vec![Finding::new("invariants", Verdict::Ok, "no row breaks one")]);
+    }
+    let mut findings: Vec<Finding> = found
+        .iter()
+        .map(|violation| {
+            Finding::new("invariants", Verdict::Wrong, format!("{}: {}", violation.invariant, violation.what))
+        })
+        .collect();
+    if found.len() as i64 == SHOWN {
+        findings.push(Finding::new("invariants", Verdict::Wrong, "there may be more: see the view orch.violations"));
+    }
+    Ok(findings)
+}
+
+/// Looks at this machine.
+#[must_use]
+pub fn examine_machine(state_dir: &Path, containment: Containment) -> Vec<Finding> {
+    let containment = match containment {
+        Containment::Sweep => Finding::new(
+            "containment",
+            Verdict::Note,
+            "sweep: a run whose shim was killed, or a fork bomb, can outlive its end; make cgroup.kill writable or user \
+             namespaces available for more",
+        ),
+        better => Finding::new("containment", Verdict::Ok, better.as_str()),
+    };
+    let state = match state_dir.metadata() {
+        Ok(metadata) if !metadata.is_dir() => {
+            Finding::new("state_dir", Verdict::Wrong, format!("{} is no directory", state_dir.display()))
+        }
+        Ok(_) => {
+            match nix::unistd::access(state_dir, nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK) {
+                Ok(()) => Finding::new("state_dir", Verdict::Ok, state_dir.display().to_string()),
+                Err(error) => Finding::new(
+                    "state_dir",
+                    Verdict::Note,
+                    format!(
+                        "{} cannot be written by this user ({}): a replica needs that",
+                        state_dir.display(),
+                        error.desc()
+                    ),
+                ),
+            }
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Finding::new(
+            "state_dir",
+            Verdict::Note,
+            format!("{} does not exist: no replica has run here", state_dir.display()),
+        ),
+        Err(error) => {
+            Finding::new("state_dir", Verdict::Wrong, format!("{} cannot be read: {error}", state_dir.display()))
+        }
+    };
+    vec![containment, state]
+}

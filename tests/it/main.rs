@@ -2,4 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "a test says no by panicking")]
 
 mod house;
+mod http;
+mod played;
 mod support;

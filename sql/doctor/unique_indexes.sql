@@ -1,0 +1,11 @@
+-- The unique indexes on orch's tables, primary keys among them.
+--
+-- rows: table, name, works (built to its end, and kept up)
+-- guard: none
+-- index: the catalog's own
+select c.relname::text as "table", i.relname::text as name, x.indisvalid and x.indisready and x.indislive as works
+  from pg_catalog.pg_index x
+  join pg_catalog.pg_class i on i.oid = x.indexrelid
+  join pg_catalog.pg_class c on c.oid = x.indrelid
+ where c.relnamespace = to_regnamespace('orch') and x.indisunique
+ order by 1, 2
