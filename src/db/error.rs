@@ -98,6 +98,12 @@ impl Error {
 
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&tokio_postgres::Error> for Error {
+    fn from(error: &tokio_postgres::Error) -> Self {
         use std::error::Error as _;
         if let Some(db) = error.as_db_error() {
             return Self::from_db(db);
@@ -106,7 +112,7 @@ impl From<tokio_postgres::Error> for Error {
         // A parameter that cannot be encoded, or a column of another type, never reached the server or came back
         // whole: the statement and the code disagree.
         let text = format!("{error}{cause}");
-        if error.is_closed() || error.source().is_some_and(|source| source.is::<std::io::Error>()) {
+        if error.is_closed() || error.source().and_then(|source| source.downcast_ref::<std::io::Error>()).is_some() {
             Self::Unavailable(text)
         } else {
             Self::Server { code: "?????".to_owned(), message: text }

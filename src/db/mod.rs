@@ -12,6 +12,7 @@ pub mod queue;
 pub mod reaper;
 pub mod replicas;
 pub mod runs;
+pub mod schema;
 mod statement;
 
 use std::time::Duration;

@@ -4,4 +4,5 @@
 mod house;
 mod http;
 mod played;
+mod schema;
 mod support;

@@ -3,8 +3,6 @@
 //! Owns the names `orch_test_<tag>_<n>`. Parallel test processes on one server do not meet: each has a tag, and holds a
 //! session advisory lock on it in the maintenance database, by which the next run knows the leftovers of the dead.
 
-use std::path::Path;
-
 use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::{Client, Config, NoTls, config::Host};
 
@@ -150,24 +148,8 @@ async fn make_template(admin: &Client, config: &Config) -> Result<String, String
     let name = create(admin, &database_name(0), "template1").await?;
     let mut config = config.clone();
     config.dbname(&name);
-    migrate(&config).await.map_err(|error| format!("migrate the template: {error}"))?;
+    orch::db::schema::migrate(&config).await.map_err(|error| format!("migrate the template: {error}"))?;
     Ok(name)
-}
-
-async fn migrate(config: &Config) -> Result<(), String> {
-    let client = connect(config).await.map_err(|error| error.to_string())?;
-    client.batch_execute("create schema if not exists orch").await.map_err(|error| error.to_string())?;
-    for dir in ["migrations", "sql/schema/functions", "sql/schema/views", "sql/schema/triggers"] {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(dir);
-        let mut files: Vec<_> =
-            std::fs::read_dir(dir).into_iter().flatten().flatten().map(|file| file.path()).collect();
-        files.sort();
-        for file in files {
-            let sql = std::fs::read_to_string(&file).map_err(|error| error.to_string())?;
-            client.batch_execute(&sql).await.map_err(|error| format!("{}: {error:?}", file.display()))?;
-        }
-    }
-    Ok(())
 }
 
 /// Takes this process's mark on the server, and drops the databases of processes whose mark is free.
