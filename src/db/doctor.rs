@@ -122,8 +122,7 @@ impl GuardKind {
     pub fn remedy(self, table: &str, name: &str) -> String {
         match self {
             Self::Trigger => format!(
-                "trigger {name} on orch.{table} is disabled or does not always fire: run `alter table orch.{table} enable \
-                 always trigger {name}`"
+                "trigger {name} on orch.{table} is disabled or does not always fire: run `orch migrate`, which puts it right"
             ),
             Self::Check => format!(
                 "constraint {name} on orch.{table} is not valid: run `alter table orch.{table} validate constraint {name}`"

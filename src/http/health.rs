@@ -6,6 +6,7 @@ use axum::{Json, extract::State, http::StatusCode};
 use serde_json::{Value, json};
 
 use super::{App, error::Problem};
+use crate::db::schema::{self, SchemaState};
 
 /// How long `/readyz` waits for the database: less than those who ask wait for it.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -17,7 +18,30 @@ pub(super) async fn alive() -> Json<Value> {
 
 /// `GET /readyz`: the database answers, its schema is this binary's, and the replica of this process holds its lease.
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Result<Json<Value>, Problem> {
-    let no = |why: String| Problem::new(StatusCode::SERVICE_UNAVAILABLE, why);
-    let _ = (&app.db, &app.info.replica, PATIENCE, no);
-    Ok(Json(json!({ "status": "ready" })))
+    match tokio::time::timeout(PATIENCE, obstacle(&app)).await {
+        Ok(Ok(None)) => Ok(Json(json!({ "status": "ready" }))),
+        Ok(Ok(Some(why))) => Err(not_ready(why)),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(not_ready(format!("the database did not answer within {} s", PATIENCE.as_secs()))),
+    }
+}
+
+/// What keeps the process from its work, if anything does.
+async fn obstacle(app: &App) -> Result<Option<String>, Problem> {
+    match schema::check(&app.db).await? {
+        SchemaState::Current => {}
+        state => return Ok(Some(state.to_string())),
+    }
+    let Some(replica) = *app.info.replica.borrow() else {
+        return Ok(Some("the replica has not registered yet".to_owned()));
+    };
+    Ok(match app.db.lease_left(replica).await? {
+        Some(left) if left > 0.0 => None,
+        Some(left) => Some(format!("the lease ran out {:.1} s ago: the replica could not renew it", -left)),
+        None => Some("the replica is not live: it was declared dead, or has left".to_owned()),
+    })
+}
+
+fn not_ready(why: String) -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, why)
 }

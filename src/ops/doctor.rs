@@ -99,6 +99,9 @@ fn compare(kind: GuardKind, found: &[Guard]) -> Vec<Finding> {
         let problem = match guard {
             Some(guard) if guard.works => continue,
             Some(_) => kind.remedy(table, name),
+            None if kind == GuardKind::Trigger => {
+                format!("trigger {name} on orch.{table} is missing: run `orch migrate`, which puts it back")
+            }
             None => format!("{kind} {name} on orch.{table} is missing: put it back as `orch migrate --sql` prints it"),
         };
         findings.push(Finding::new(kind.plural(), Verdict::Wrong, problem));

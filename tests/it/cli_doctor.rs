@@ -57,7 +57,7 @@ async fn a_disabled_trigger_is_found() {
     for (table, trigger) in GuardKind::Trigger.expected() {
         for state in ["disable", "enable", "enable replica"] {
             client.batch_execute(&format!("alter table orch.{table} {state} trigger {trigger}")).await.unwrap();
-            wrong(&Orch::on(&db).run(["doctor"]).await, &["triggers", trigger, "enable always"]);
+            wrong(&Orch::on(&db).run(["doctor"]).await, &["triggers", trigger, "orch migrate"]);
         }
         client.batch_execute(&format!("alter table orch.{table} enable always trigger {trigger}")).await.unwrap();
     }
