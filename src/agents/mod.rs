@@ -2,7 +2,17 @@
 //!
 //! Pure and security-critical: no shell, no I/O, no SQL. What it makes is what a run executes.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+mod audit;
+mod environment;
+mod render;
+mod template;
+
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
+
+pub use audit::{Refusal, refusals, warnings};
+pub use environment::{MAX_PREVIOUS_ERROR, search_path};
+pub use render::{Command, JobFacts, RenderError, render};
+pub use template::{literal, plain};
 
 use crate::model::{Backoff, Containment, OnLost};
 
@@ -16,17 +26,17 @@ pub enum Stdin {
 }
 
 /// One `[agents.NAME]` of `orch.toml`, checked.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Agent {
     /// The name, as jobs ask for it.
     pub name: String,
-    /// The template: one argv element each, never a shell.
+    /// The template: one argv element each, never a shell. The program is a path or is looked for in `PATH`.
     pub command: Vec<String>,
-    /// Variables that the run gets, as written.
+    /// Variables that the run gets, as written. Their values are never shown.
     pub env: BTreeMap<String, String>,
     /// Names of the replica's own variables that the run may see.
     pub pass_env: Vec<String>,
-    /// Where the run starts; its own run directory where there is none.
+    /// Where the run starts, a template; its own run directory where there is none.
     pub cwd: Option<PathBuf>,
     /// The user that the run is, by name; the replica's own where there is none.
     pub user: Option<String>,
@@ -49,3 +59,29 @@ pub struct Agent {
     /// Exit statuses that mean success.
     pub success_codes: Vec<i32>,
 }
+
+impl fmt::Debug for Agent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let env: Vec<&String> = self.env.keys().collect();
+        f.debug_struct("Agent")
+            .field("name", &self.name)
+            .field("command", &self.command)
+            .field("env", &env)
+            .field("pass_env", &self.pass_env)
+            .field("cwd", &self.cwd)
+            .field("user", &self.user)
+            .field("stdin", &self.stdin)
+            .field("timeout", &self.timeout)
+            .field("max_attempts", &self.max_attempts)
+            .field("backoff", &self.backoff)
+            .field("on_lost", &self.on_lost)
+            .field("containment", &self.containment)
+            .field("memory_max", &self.memory_max)
+            .field("pids_max", &self.pids_max)
+            .field("success_codes", &self.success_codes)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;

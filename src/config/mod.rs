@@ -1,8 +1,29 @@
 //! The settings of a process: flag over environment over `orch.toml`, one name everywhere.
 //!
-//! Owns names, defaults, units and bounds. Never touches the database.
+//! Owns names, defaults, units and bounds, and which database is meant. Never touches the database.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+mod agent;
+mod bounds;
+mod check;
+mod database;
+mod dsn;
+mod file;
+mod kinds;
+mod paths;
+mod pgpass;
+mod problem;
+mod table;
+mod values;
+
+use std::{collections::BTreeMap, path::Path};
+
+pub use check::{Report, check};
+pub use database::{DATABASE_URL_FILE, Database, Source, database_config, explicit_database, own_url, renewal_config};
+pub use paths::Environment;
+pub use problem::{Place, Problem, Problems};
+pub use table::{Fallback, SETTINGS, Setting, Settings};
+pub use values::Overrides;
+use values::Values;
 
 use crate::agents::Agent;
 
@@ -22,65 +43,80 @@ pub enum LogFormat {
     Json,
 }
 
-/// Every setting, resolved and checked. The field is the setting's name.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// The file that was read, if there is one.
-    pub config: Option<PathBuf>,
-    /// HTTP address. Only loopback until tokens exist.
-    pub listen: SocketAddr,
-    /// Lock, runs, embedded Postgres and its `database-url`.
-    pub state_dir: PathBuf,
-    /// libpq URL or key-value string; `None` where neither `DATABASE_URL` nor `PG*` is set.
-    pub database_url: Option<String>,
-    /// Where renewals go; the same as `database_url` by default.
-    pub renewal_url: Option<String>,
-    /// Connections of the pool.
-    pub pool_size: usize,
-    /// Whether statements are prepared; `false` for PgBouncer below 1.21.
-    pub prepared_statements: bool,
-    /// For people; the host's name by default.
-    pub name: String,
-    /// For routing.
-    pub labels: BTreeMap<String, String>,
-    /// Slots of this replica.
-    pub max_concurrency: usize,
-    /// How often a replica with free slots asks for jobs, before jitter.
-    pub poll_interval: Duration,
-    /// H: how often the lease is renewed.
-    pub heartbeat: Duration,
-    /// L: how long a lease lasts.
-    pub lease: Duration,
-    /// K: from TERM to KILL.
-    pub kill_grace: Duration,
-    /// G: how long after its lease a replica is declared dead.
-    pub reap_grace: Duration,
-    /// How often the reaper ticks.
-    pub reap_interval: Duration,
-    /// Whether this replica reaps.
-    pub reaper_enabled: bool,
-    /// What SIGTERM does.
-    pub drain: Drain,
-    /// How long `finish` waits for live runs.
-    pub drain_grace: Duration,
-    /// The origin's switch: off, a job's gate is not enforced.
-    pub serial_gate_enabled: bool,
-    /// The origin's switch: off, impossible queued rows are not swept; the database's guards stay.
-    pub impossible_queued_sanitize_enabled: bool,
-    /// Bytes kept of a run's output.
-    pub log_cap: u64,
-    /// Bytes a payload may have.
-    pub payload_max: u64,
-    /// How this process logs.
-    pub log_format: LogFormat,
-    /// Losses after which a job is failed as poisoned.
-    pub max_lost: i32,
-    /// Transient ends after which a job is held.
-    pub max_transient: i32,
-    /// Interruptions after which a job is held.
-    pub max_interrupted: i32,
-    /// How long finished runs' logs are kept.
-    pub keep_finished: Duration,
-    /// The agents by name.
-    pub agents: BTreeMap<String, Agent>,
+/// Loads the settings: flags over the environment over `orch.toml` over the defaults.
+///
+/// # Errors
+/// [`Problems`], all of them, each a sentence that says what to do.
+pub fn load(overrides: &Overrides) -> anyhow::Result<Settings> {
+    load_from(overrides, &paths::process_environment)
 }
+
+/// Reads the agents of a file again, as on SIGHUP.
+///
+/// # Errors
+/// [`Problems`] of the whole file; whoever asked keeps the agents that it has.
+pub fn reload_agents(path: &Path) -> anyhow::Result<BTreeMap<String, Agent>> {
+    let (mut values, mut problems) = (Values::default(), Vec::new());
+    let agents = read_file(path, true, &mut values, &mut problems);
+    if problems.is_empty() { Ok(agents) } else { Err(Problems(problems).into()) }
+}
+
+impl Settings {
+    /// Takes the agents of the file anew. A bad file, or one that is gone, changes nothing and the error says so.
+    pub fn replace_agents(&mut self) -> anyhow::Result<()> {
+        let Some(path) = &self.config else {
+            anyhow::bail!("there is no orch.toml to read again: start orch with --config FILE");
+        };
+        self.agents = reload_agents(path).map_err(|error| error.context("the agents stay as they were"))?;
+        Ok(())
+    }
+}
+
+fn load_from(overrides: &Overrides, environment: Environment<'_>) -> anyhow::Result<Settings> {
+    match load_reporting(overrides, environment) {
+        (Some(settings), _) => Ok(settings),
+        (None, problems) => Err(Problems(problems).into()),
+    }
+}
+
+/// The settings, or everything that is wrong with them.
+fn load_reporting(overrides: &Overrides, environment: Environment<'_>) -> (Option<Settings>, Vec<Problem>) {
+    let mut problems = Vec::new();
+    // Which file it is must be known first, and the file cannot say.
+    let mut upper = Values::default();
+    upper.lay_environment(environment, &mut Vec::new());
+    upper.lay_flags(overrides);
+    let named = upper.text("config").map(|value| value.text.clone());
+    let path = Path::new(named.as_deref().unwrap_or("orch.toml")).to_owned();
+
+    let mut values = Values::default();
+    let agents = read_file(&path, named.is_some(), &mut values, &mut problems);
+    let found = named.is_some() || path.exists();
+    values.lay_environment(environment, &mut problems);
+    values.lay_flags(overrides);
+    values.lay_defaults(environment, &mut problems);
+
+    let settings = Settings::from_values(&values, agents, &mut problems).map(|mut settings| {
+        let here = std::env::current_dir().unwrap_or_default();
+        settings.config = found.then(|| paths::absolute_below(&here, &path));
+        settings.state_dir = paths::absolute_below(&here, &settings.state_dir);
+        problems.extend(bounds::refusals(&settings));
+        settings
+    });
+    problems.sort_by_key(|problem| problem.at.as_ref().and_then(|place| place.line).unwrap_or(usize::MAX));
+    (settings.filter(|_| problems.is_empty()), problems)
+}
+
+fn read_file(path: &Path, named: bool, values: &mut Values, problems: &mut Vec<Problem>) -> BTreeMap<String, Agent> {
+    match file::read(path, named) {
+        Ok(Some(text)) => file::parse(&file::Document::new(path, &text), values, problems),
+        Ok(None) => BTreeMap::new(),
+        Err(problem) => {
+            problems.push(problem);
+            BTreeMap::new()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
