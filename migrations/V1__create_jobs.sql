@@ -13,15 +13,15 @@
 -- ungated, unkeyed run does not change: claimable, set_aside, running_gate, live_dedupe_key, failed_at, impossible.
 --
 -- What the helpers are, status by status. Statements of orch write them; where a plain statement does not, the trigger
--- zz4_derive_helpers does (a claim, a settle and an enqueue write them right, so that it does not fire).
+-- jobs_zz2_derive_helpers does (claim, settle and enqueue write them right, so that it does not fire).
 --
---   status     | claimable               | finished_at | failed_at | live_dedupe_key | running_gate      | awaits_replica
---   queued     | awaits_replica is null  | null        | null      | dedupe_key      | null              | any
---   held       | false                   | null        | null      | dedupe_key      | null              | any
---   running    | false                   | null        | null      | dedupe_key      | the gate, or null | null
---   succeeded  | false                   | set         | null      | null            | null              | any
---   failed     | false                   | set         | set       | null            | null              | any
---   cancelled  | false                   | set         | null      | null            | null              | any
+--   status     | claimable              | finished_at | failed_at | live_dedupe_key | running_gate      | awaits_replica
+--   queued     | awaits_replica is null | null        | null      | dedupe_key      | null              | any
+--   held       | false                  | null        | null      | dedupe_key      | null              | any
+--   running    | false                  | null        | null      | dedupe_key      | the gate, or null | null
+--   succeeded  | false                  | set         | null      | null            | null              | null
+--   failed     | false                  | set         | set       | null            | null              | null
+--   cancelled  | false                  | set         | null      | null            | null              | any
 set local lock_timeout = '5s';
 
 create table orch.jobs (

@@ -78,7 +78,7 @@ comment on table orch.events is
 
 comment on column orch.events.id is 'In the order of arrival.';
 comment on column orch.events.at is 'When.';
-comment on column orch.events.kind is 'What: cancel, retry, hold, release, taken_from_owner, guard_repair and others.';
+comment on column orch.events.kind is 'What: cancelled, cancel_requested, retried, held, released, taken (a running job, by a plain UPDATE), guard_repair, impossible_queued and others.';
 comment on column orch.events.job_id is 'The job that it is about, if it is about one.';
 comment on column orch.events.run_id is 'The run that it is about, if it is about one.';
 comment on column orch.events.actor is 'The database user who logged in.';

@@ -16,12 +16,15 @@ pub(super) const STATEMENTS: &[&Statement] = &[&VIOLATIONS, &TRIGGERS, &CHECKS, 
 
 /// The triggers that guard.
 const EXPECTED_TRIGGERS: &[(&str, &str)] = &[
+    ("events", "events_count_guard_repairs"),
     ("jobs", "jobs_guard_delete"),
-    ("jobs", "jobs_guard_transition"),
+    ("jobs", "jobs_guard_truncate"),
+    ("jobs", "jobs_zz0_guard_transition"),
     ("jobs", "jobs_zz1_guard_owner"),
     ("jobs", "jobs_zz2_derive_helpers"),
     ("replicas", "replicas_guard_delete"),
     ("replicas", "replicas_guard_state"),
+    ("replicas", "replicas_guard_truncate"),
 ];
 
 /// The CHECKs.

@@ -1,15 +1,16 @@
 -- Enqueue one job, inside the caller's own transaction, from any language. Returns the job's number.
 --
 -- agent, project   well-formed names; the agent need not be served yet, since producers deploy before replicas
+-- priority         higher first; a smallint, taken as an integer so that a plain number finds this function
 -- run_at           not before; gate: jobs of one gate run one at a time (null: project:NAME where projects.serial)
 -- dedupe_key       at most one live job has it; on_conflict says what else: 'return' (the live one's number, the
---                  default), 'replace' (its payload, unless it runs), 'refuse' (SQLSTATE OR002)
+--                  default), 'replace' (the payload of the live one, while it does not run), 'refuse' (SQLSTATE OR002)
 -- limits, require, after   come with a later version: a value is refused by name (SQLSTATE OR003)
 create or replace function orch.enqueue(
     agent text,
     payload jsonb default '{}',
     project text default 'default',
-    priority smallint default 0,
+    priority integer default 0,
     run_at timestamptz default now(),
     gate text default null,
     limits text[] default null,
@@ -28,31 +29,42 @@ as $$
 declare
     job_id bigint;
     live_status text;
+    fault record;
 begin
-    perform orch.refuse_missing_feature('limits', limits is not null);
-    perform orch.refuse_missing_feature('require', require is not null);
-    perform orch.refuse_missing_feature('after', after is not null);
-    perform orch.check_wish(agent, payload, project, run_at, gate, labels, dedupe_key, on_conflict, max_attempts, timeout);
+    fault := orch.fault_of_wish(agent, payload, project, priority, run_at, gate, limits, labels, require, dedupe_key,
+                                on_conflict, after, max_attempts, timeout);
+    if fault.code is not null then
+        raise exception 'enqueue: %', fault.complaint using errcode = fault.code, hint = 'nothing was enqueued';
+    end if;
+    project := coalesce(project, 'default');
     loop
         insert into orch.jobs as j
             (agent, payload, project, priority, run_at, gate, labels, dedupe_key, live_dedupe_key, max_attempts, timeout)
         values
-            (agent, coalesce(payload, '{}'), coalesce(project, 'default'), coalesce(priority, 0::smallint),
-             coalesce(run_at, now()), coalesce(gate, orch.gate_of(coalesce(project, 'default'))), coalesce(labels, '{}'),
-             dedupe_key, dedupe_key, max_attempts, timeout)
-        on conflict do nothing
+            (agent, coalesce(payload, '{}'), project, coalesce(priority, 0), coalesce(run_at, now()),
+             coalesce(gate, orch.gate_of(project)), coalesce(labels, '{}'), dedupe_key, dedupe_key, max_attempts, timeout)
+        on conflict (live_dedupe_key) where live_dedupe_key is not null do nothing
         returning j.id into job_id;
         exit when job_id is not null;
 
-        select j.id, j.status into job_id, live_status from orch.jobs j where j.live_dedupe_key = dedupe_key;
-        -- The live one may have ended between the two statements: then the insert works.
+        -- A live job has the key. It may end between the two statements: then the insert works the next time.
+        if on_conflict = 'replace' then
+            select j.id, j.status into job_id, live_status
+              from orch.jobs j where j.live_dedupe_key = dedupe_key for update;
+        else
+            select j.id, j.status into job_id, live_status from orch.jobs j where j.live_dedupe_key = dedupe_key;
+        end if;
         continue when job_id is null;
-        if on_conflict = 'refuse' then
-            raise exception 'a live job with dedupe_key % exists: job % is %', quote_literal(dedupe_key), job_id, live_status
-                using errcode = 'OR002', hint = 'wait for it, cancel it, or leave on_conflict out to get its number';
+
+        if on_conflict = 'refuse' or (on_conflict = 'replace' and live_status = 'running') then
+            raise exception 'enqueue: dedupe_key % is taken: already live as job %, which is %',
+                    to_jsonb(dedupe_key), job_id, live_status
+                using errcode = 'OR002',
+                      hint = case when on_conflict = 'replace'
+                                  then 'the payload of a running job is not replaced: wait for its end, or cancel it'
+                                  else 'wait for it, cancel it, or leave on_conflict out to get its number' end;
         elsif on_conflict = 'replace' then
-            update orch.jobs j set payload = coalesce(payload, '{}')
-             where j.id = job_id and j.status in ('queued', 'held');
+            update orch.jobs j set payload = coalesce(enqueue.payload, '{}') where j.id = job_id;
         end if;
         exit;
     end loop;

@@ -1,53 +1,56 @@
 -- What enqueue and enqueue_many share: the words of their refusals, and the gate of a serial project.
 
-create or replace function orch.refuse_missing_feature(parameter text, given boolean) returns void
-language plpgsql immutable
-set search_path = pg_catalog, orch
-as $$
-begin
-    if given then
-        raise exception 'enqueue: % comes with a later version of orch', parameter
-            using errcode = 'OR003', hint = format('leave %s out', parameter);
-    end if;
-end
-$$;
-comment on function orch.refuse_missing_feature is 'Refuses a parameter whose feature is not there yet (SQLSTATE OR003).';
-
--- Says in words what the CHECKs of orch.jobs would refuse by name. Nulls are what a default stands for.
-create or replace function orch.check_wish(
-    agent text, payload jsonb, project text, run_at timestamptz, gate text, labels jsonb, dedupe_key text,
-    on_conflict text, max_attempts integer, timeout interval
-) returns void
-language plpgsql immutable
+-- Says in words what the CHECKs of orch.jobs would refuse by name, and which feature is not there yet; null where the
+-- wish is a job. Null parameters stand for a default. `code` is OR003 (not there yet) or OR004 (bad argument).
+create or replace function orch.fault_of_wish(
+    agent text, payload jsonb, project text, priority integer, run_at timestamptz, gate text, limits text[], labels jsonb,
+    require jsonb, dedupe_key text, on_conflict text, after bigint[], max_attempts integer, timeout interval,
+    out code text, out complaint text
+)
+language plpgsql stable
 set search_path = pg_catalog, orch
 as $$
 declare
     well_formed constant text := '^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$';
-    complaint text := case
-        when agent is null then 'agent is missing'
-        when agent !~ well_formed then format('agent %L is no well-formed name', left(agent, 120))
-        when project !~ well_formed then format('project %L is no well-formed name', left(project, 120))
-        when not isfinite(run_at) then 'run_at must be finite; to keep a job back, enqueue it and hold it'
-        when length(gate) not between 1 and 200 then 'gate must have 1 to 200 characters'
-        when jsonb_typeof(labels) <> 'object' then 'labels must be a JSON object'
-        when length(dedupe_key) not between 1 and 500 then 'dedupe_key must have 1 to 500 characters'
-        when on_conflict not in ('return', 'replace', 'refuse') then
-            format('on_conflict %L is unknown: it is one of return, replace, refuse', left(on_conflict, 120))
-        when on_conflict is not null and dedupe_key is null then 'on_conflict needs a dedupe_key'
-        when max_attempts < 1 then 'max_attempts must be at least 1'
-        when timeout <= interval '0' then 'timeout must be more than 0'
-    end;
+    a_name constant text := ': a name has 1 to 100 letters, digits, ".", "_" and "-", and begins with a letter or digit';
+    missing constant text := ' comes with a later version of orch: leave it out';
 begin
+    complaint := case
+        when limits is not null then 'limits' || missing
+        when require is not null then 'require' || missing
+        when after is not null then 'after' || missing
+    end;
     if complaint is not null then
-        raise exception 'enqueue: %', complaint
-            using errcode = 'OR004',
-                  hint = case when complaint like '%well-formed%'
-                              then 'a name has 1 to 100 letters, digits, ".", "_", "-" and begins with a letter or digit'
-                              else 'nothing was enqueued' end;
+        code := 'OR003';
+        return;
+    end if;
+    -- What is quoted is quoted as JSON, which shows control characters instead of sending them to a terminal.
+    complaint := case
+        when agent is null then 'agent is missing'
+        when agent !~ well_formed then format('agent %s is no well-formed name%s', to_jsonb(left(agent, 120)), a_name)
+        when project !~ well_formed then format('project %s is no well-formed name%s', to_jsonb(left(project, 120)), a_name)
+        when pg_column_size(payload) > 16777216 then 'payload has more than 16 MiB: store it elsewhere and pass its address'
+        when priority not between -32768 and 32767 then format('priority %s is not between -32768 and 32767', priority)
+        when not isfinite(run_at) then 'run_at must be finite: to keep a job back, enqueue it and hold it'
+        when run_at not between timestamptz '1970-01-01 00:00:00+00' and timestamptz '9998-12-31 00:00:00+00' then
+            format('run_at %s is not between 1970 and 9998', run_at)
+        when octet_length(gate) not between 1 and 500 then 'gate must have 1 to 500 bytes'
+        when jsonb_typeof(labels) <> 'object' then format('labels must be a JSON object, not %s', jsonb_typeof(labels))
+        when pg_column_size(labels) > 65536 then 'labels must have at most 64 KiB'
+        when octet_length(dedupe_key) not between 1 and 500 then 'dedupe_key must have 1 to 500 bytes'
+        when on_conflict not in ('return', 'replace', 'refuse') then
+            format('on_conflict %s is unknown: it is one of return, replace, refuse', to_jsonb(left(on_conflict, 120)))
+        when on_conflict is not null and dedupe_key is null then 'on_conflict needs a dedupe_key'
+        when max_attempts < 1 then format('max_attempts %s is not at least 1', max_attempts)
+        when timeout <= interval '0' then format('timeout %s is not more than 0', timeout)
+        when timeout > interval '100 years' then 'timeout must be at most 100 years: leave it out for none'
+    end;
+    if complaint is not null then
+        code := 'OR004';
     end if;
 end
 $$;
-comment on function orch.check_wish is 'Refuses a wish that no job can be, in words (SQLSTATE OR004).';
+comment on function orch.fault_of_wish is 'Says in words why a wish is no job; null where it is one.';
 
 create or replace function orch.gate_of(project text) returns text
 language sql stable

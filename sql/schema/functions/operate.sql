@@ -55,7 +55,6 @@ as $$
 #variable_conflict use_column
 declare
     was text := orch.locked_status(retry.job_id);
-    wanted_key text;
     live bigint;
 begin
     if was not in ('succeeded', 'failed', 'cancelled') then
@@ -63,17 +62,24 @@ begin
             using errcode = 'OR001',
                   hint = case was when 'held' then 'use orch.release(job_id)' else 'wait for its end, or cancel it' end;
     end if;
-    select j.dedupe_key into wanted_key from orch.jobs j where j.id = retry.job_id;
-    select j.id into live from orch.jobs j where j.live_dedupe_key = wanted_key;
-    if live is not null then
-        raise exception 'job % is already live as job %, with the same dedupe_key', retry.job_id, live
+    begin
+        update orch.jobs j
+           set status = 'queued', claimable = j.awaits_replica is null, run_at = clock_timestamp(), finished_at = null,
+               failed_at = null, failures = 0, lost_count = 0, transient_count = 0, interrupted_count = 0,
+               -- Kept while a replica is to end the process of that run: it is told by its name.
+               last_run_id = case when j.awaits_replica is not null then j.last_run_id end,
+               cancel_requested_at = null, error = null, result = null, live_dedupe_key = j.dedupe_key
+         where j.id = retry.job_id;
+    exception when unique_violation then
+        select j.id into live from orch.jobs j
+         where j.live_dedupe_key = (select own.dedupe_key from orch.jobs own where own.id = retry.job_id);
+        if live is null then
+            raise exception 'job %: another job with its dedupe key was live until now', retry.job_id
+                using errcode = 'OR002', hint = 'say it again';
+        end if;
+        raise exception 'job % is already live as job %, with the same dedupe key', retry.job_id, live
             using errcode = 'OR002', hint = 'wait for that one, or cancel it';
-    end if;
-    update orch.jobs j
-       set status = 'queued', claimable = j.awaits_replica is null, run_at = clock_timestamp(), finished_at = null,
-           failed_at = null, failures = 0, lost_count = 0, transient_count = 0, interrupted_count = 0,
-           last_run_id = null, cancel_requested_at = null, error = null, result = null, live_dedupe_key = j.dedupe_key
-     where j.id = retry.job_id;
+    end;
     insert into orch.events (kind, job_id, detail) values ('retried', retry.job_id, jsonb_build_object('was', was));
     return 'queued';
 end

@@ -8,3 +8,9 @@ select j.project, j.agent, j.status, count(*) as jobs,
  group by j.project, j.agent, j.status
  order by j.project, j.agent, j.status;
 comment on view orch.queue is 'Counts by project, agent and status.';
+comment on column orch.queue.project is 'The project.';
+comment on column orch.queue.agent is 'The agent.';
+comment on column orch.queue.status is 'The status.';
+comment on column orch.queue.jobs is 'How many jobs of this project and agent have it.';
+comment on column orch.queue.due is 'How many of them are queued and past their run_at.';
+comment on column orch.queue.next_run_at is 'When the first of the queued ones is, or was, due.';

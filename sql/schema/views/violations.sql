@@ -1,15 +1,16 @@
--- Every invariant as a query: a row is a violation, and a healthy queue has none.
+-- Every invariant as a query: a row is a violation, and a healthy queue has none. Rows that carry an owner although they
+-- do not run are those that the sanitizer repairs: both stand on orch.impossible_queued.
 create or replace view orch.violations as
-select 'impossible_queued' as invariant, i.job_id::text as what from orch.impossible_queued i
+select 'owner_without_running' as invariant, i.job_id::text as what from orch.impossible_queued i
 union all
 select 'running_without_owner', j.id::text from orch.jobs j
- where j.status = 'running' and num_nulls(j.run_id, j.replica_id, j.started_at) > 0
+ where j.impossible and j.status = 'running'
 union all
 select 'finished_at_mismatch', j.id::text from orch.jobs j
  where (j.status in ('succeeded', 'failed', 'cancelled')) <> (j.finished_at is not null)
 union all
 select 'claimable_mismatch', j.id::text from orch.jobs j
- where j.claimable <> (j.status = 'queued' and j.awaits_replica is null)
+ where j.claimable is distinct from (j.status = 'queued' and j.awaits_replica is null)
 union all
 select 'running_without_open_run', j.id::text from orch.jobs j
  where j.status = 'running'
@@ -36,3 +37,5 @@ select 'attempts_do_not_add_up', j.id::text from orch.jobs j
   join (select r.job_id, count(*) as runs from orch.agent_runs r group by r.job_id) r on r.job_id = j.id
  where j.attempt < r.runs;
 comment on view orch.violations is 'Every invariant as a query; empty while all hold.';
+comment on column orch.violations.invariant is 'Which one is broken.';
+comment on column orch.violations.what is 'By what: the number of a job, the run_id of a run, or the key that is there twice.';

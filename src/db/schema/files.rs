@@ -43,6 +43,7 @@ pub const DEFINITIONS: &[(&str, &str)] = files!("sql/schema":
     "views/queue",
     "views/running",
     "views/violations",
+    "triggers/events",
     "triggers/jobs",
     "triggers/replicas",
 );
