@@ -83,6 +83,7 @@ const EXPECTED_UNIQUE_INDEXES: &[(&str, &str)] = &[
     ("meta", "meta_pkey"),
     ("projects", "projects_pkey"),
     ("replicas", "replicas_pkey"),
+    ("schema_history", "schema_history_pkey"),
 ];
 
 /// What holds an invariant in the database.

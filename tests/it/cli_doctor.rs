@@ -62,3 +62,68 @@ async fn a_disabled_trigger_is_found() {
         client.batch_execute(&format!("alter table orch.{table} enable always trigger {trigger}")).await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_missing_guard_is_found() {
+    for (damage, words) in [
+        ("drop trigger jobs_zz1_guard_owner on orch.jobs", ["triggers", "is missing"]),
+        ("alter table orch.jobs drop constraint queued_has_no_owner", ["checks", "queued_has_no_owner"]),
+        ("drop index orch.jobs_running_gate", ["unique_indexes", "jobs_running_gate"]),
+        ("alter table orch.agent_runs drop constraint agent_runs_pkey", ["unique_indexes", "agent_runs_pkey"]),
+    ] {
+        wrong(&after(damage).await, &words);
+    }
+}
+
+#[tokio::test]
+async fn a_guard_that_does_not_hold_for_every_row_is_found() {
+    let not_valid = "alter table orch.jobs drop constraint queued_has_no_owner; \
+                     alter table orch.jobs add constraint queued_has_no_owner check (id > 0) not valid";
+    wrong(&after(not_valid).await, &["checks", "queued_has_no_owner", "validate constraint"]);
+    let not_whole = "update pg_index set indisvalid = false where indexrelid = 'orch.jobs_running_gate'::regclass";
+    wrong(&after(not_whole).await, &["unique_indexes", "jobs_running_gate", "reindex"]);
+}
+
+#[tokio::test]
+async fn a_violation_is_found_in_a_line_of_its_own() {
+    let damage = "alter table orch.jobs disable trigger all; \
+                  alter table orch.jobs drop constraint queued_has_no_owner; \
+                  insert into orch.jobs (agent, pid) values ('a', 1), ('a', 2)";
+    let output = after(damage).await;
+    wrong(&output, &["invariants", ": 1"]);
+    wrong(&output, &["invariants", ": 2"]);
+}
+
+#[tokio::test]
+async fn a_schema_of_another_build_is_found() {
+    let missing = Orch::on(&TestDb::empty().await).run(["doctor"]).await;
+    wrong(&missing, &["schema", "orch migrate"]);
+    wrong(&after("update orch.meta set schema_hash = 'x'").await, &["schema", "orch migrate"]);
+    wrong(
+        &after("delete from orch.schema_history where version = (select max(version) from orch.schema_history)").await,
+        &["schema", "orch migrate"],
+    );
+    wrong(
+        &after("insert into orch.schema_history values (9999, 'later', now(), '1')").await,
+        &["schema", "newer orch"],
+    );
+}
+
+#[tokio::test]
+async fn migrating_again_puts_disabled_triggers_right() {
+    let db = TestDb::new().await;
+    let orch = Orch::on(&db);
+    db.client().await.batch_execute("alter table orch.jobs disable trigger all").await.unwrap();
+    wrong(&orch.run(["doctor"]).await, &["triggers"]);
+    orch.run(["migrate"]).await.ok();
+    orch.run(["doctor"]).await.ok();
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_is_a_finding() {
+    let nobody = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+    let orch = Orch::without_database().with("DATABASE_URL", format!("postgres://postgres@{nobody}/x"));
+    let output = orch.run(["doctor"]).await;
+    wrong(&output, &["database", "refused"]);
+    assert!(output.stdout.contains("containment"), "what can be looked at is looked at: {output:?}");
+}

@@ -61,7 +61,10 @@ async fn filters_name_exactly_what_they_say() {
     let first = played.claim().await.unwrap();
     played.settle(first, Outcome::Failed).await;
     let client = db.client().await;
-    client.batch_execute("update orch.jobs set created_at = created_at - interval '2 days' where id = 2").await.unwrap();
+    client
+        .batch_execute("update orch.jobs set created_at = created_at - interval '2 days' where id = 2")
+        .await
+        .unwrap();
     for (flags, expected) in [
         (&["--status", "failed"][..], vec![1]),
         (&["--status", "queued"], vec![3, 2]),
@@ -86,14 +89,29 @@ async fn a_job_is_shown_whole_with_its_runs() {
     let db = TestDb::new().await;
     let played = Played::on(&db, &["a"]).await;
     let orch = Orch::on(&db);
-    let arguments =
-        ["a", r#"{"n": 1}"#, "--priority", "-3", "--label", "team=x", "--dedupe-key", "k", "--timeout", "90s", "--max-attempts", "1"];
+    let arguments = [
+        "a",
+        r#"{"n": 1}"#,
+        "--priority",
+        "-3",
+        "--label",
+        "team=x",
+        "--dedupe-key",
+        "k",
+        "--timeout",
+        "90s",
+        "--max-attempts",
+        "1",
+    ];
     let id = enqueue(&orch, &arguments).await;
     let claimed = played.claim().await.unwrap();
     let run_id = claimed.owned.run_id().to_string();
     played.stamp(&claimed, 99).await;
     let running = orch.run(["--json", "job", "1"]).await.ok().json();
-    assert_eq!((&running["status"], &running["run_id"], &running["pid"]), (&json!("running"), &json!(run_id), &json!(99)));
+    assert_eq!(
+        (&running["status"], &running["run_id"], &running["pid"]),
+        (&json!("running"), &json!(run_id), &json!(99))
+    );
     assert_eq!((&running["replica"], &running["host"]), (&json!("played"), &json!("stage")));
     played.settle(claimed, Outcome::Failed).await;
     let job = orch.run(["--json", "job", &id.to_string()]).await.ok().json();
@@ -117,7 +135,10 @@ async fn a_job_is_shown_whole_with_its_runs() {
         assert_eq!(job[key], value, "{key}");
     }
     let run = &job["runs"][0];
-    assert_eq!((&run["run_id"], &run["outcome"], &run["closed_by"]), (&json!(run_id), &json!("failed"), &json!("owner")));
+    assert_eq!(
+        (&run["run_id"], &run["outcome"], &run["closed_by"]),
+        (&json!(run_id), &json!("failed"), &json!("owner"))
+    );
     assert_eq!((&run["pid"], &run["containment"], &run["attempt"]), (&json!(99), &json!("sweep"), &json!(1)));
     let text = orch.run(["job", "1"]).await.ok().stdout;
     assert!(text.contains(&run_id) && text.contains("as played"), "{text}");

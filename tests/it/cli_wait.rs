@@ -16,12 +16,9 @@ async fn the_exit_code_is_the_jobs() {
     let db = TestDb::new().await;
     let played = Played::on(&db, &["a"]).await;
     let orch = Orch::on(&db);
-    for (outcome, code) in [
-        (Outcome::Succeeded, 0),
-        (Outcome::Failed, 1),
-        (Outcome::TimedOut, 124),
-        (Outcome::SpawnFailed, 1),
-    ] {
+    for (outcome, code) in
+        [(Outcome::Succeeded, 0), (Outcome::Failed, 1), (Outcome::TimedOut, 124), (Outcome::SpawnFailed, 1)]
+    {
         let waiting = orch.run(["enqueue", "a", "--max-attempts", "1", "--wait"]);
         let (output, ()) = tokio::join!(waiting, async {
             let run = claimed(&played).await;

@@ -1,6 +1,10 @@
 //! The integration tests: one binary against a real Postgres. `support` says which server that is.
 #![allow(clippy::unwrap_used, reason = "a test says no by panicking")]
 
+mod cli_doctor;
+mod cli_input;
+mod cli_jobs;
+mod cli_wait;
 mod house;
 mod http;
 mod played;

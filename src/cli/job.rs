@@ -1,0 +1,114 @@
+//! `orch job ID`: one job, whole, with its runs.
+
+use anyhow::bail;
+use clap::Args;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{
+    context::{Context, explain},
+    exit::Exit,
+    jobs::note,
+    output::{self, NONE, cut},
+    when::short,
+};
+use crate::{
+    db::jobs::{Job, Run},
+    model::JobId,
+};
+
+/// Which job.
+#[derive(Debug, Args)]
+pub(super) struct JobArgs {
+    /// The job's number
+    id: JobId,
+}
+
+#[derive(Serialize)]
+struct Whole<'a> {
+    #[serde(flatten)]
+    job: &'a Job,
+    runs: &'a [Run],
+}
+
+pub(super) async fn run(context: &Context, args: JobArgs) -> anyhow::Result<Exit> {
+    let db = context.db().await?;
+    let Some(job) = db.job(args.id).await.map_err(|error| explain(&error))? else {
+        bail!("there is no job {}: `orch jobs` lists them", args.id);
+    };
+    let runs = db.runs_of_job(args.id).await.map_err(|error| explain(&error))?;
+    if context.json {
+        output::document(&Whole { job: &job, runs: &runs })?;
+        return Ok(Exit::Done);
+    }
+    for (name, value) in lines(&job) {
+        output::line(&format!("{name:<14}{value}"))?;
+    }
+    if !runs.is_empty() {
+        output::line("")?;
+        show_runs(&runs)?;
+    }
+    Ok(Exit::Done)
+}
+
+fn lines(job: &Job) -> Vec<(&'static str, String)> {
+    let line = &job.line;
+    let mut lines = vec![
+        ("job", line.id.to_string()),
+        ("status", line.status.to_string()),
+        ("project", line.project.clone()),
+        ("agent", line.agent.clone()),
+        ("priority", line.priority.to_string()),
+        ("created", line.created_at.to_string()),
+        ("due", line.run_at.to_string()),
+    ];
+    let failed = job.max_attempts.map_or_else(
+        || format!("{} failed", line.failures),
+        |max| format!("{} of at most {max} failed", line.failures),
+    );
+    lines.push(("attempts", format!("{}, {failed}", line.attempt)));
+    let mut some = |name, value: Option<String>| lines.extend(value.map(|value| (name, value)));
+    some("lost", (job.lost_count > 0).then(|| job.lost_count.to_string()));
+    some("transient", (job.transient_count > 0).then(|| job.transient_count.to_string()));
+    some("interrupted", (job.interrupted_count > 0).then(|| job.interrupted_count.to_string()));
+    some("gate", job.gate.clone());
+    some("labels", job.labels.as_ref().map(|labels| labels.get().to_owned()));
+    some("dedupe key", job.dedupe_key.clone());
+    some("timeout", job.timeout_seconds.map(short));
+    some("run", line.run_id.map(|run| run.to_string()));
+    some("pid", line.pid.map(|pid| pid.to_string()));
+    some("started", line.started_at.map(|at| at.to_string()));
+    some("finished", line.finished_at.map(|at| at.to_string()));
+    some("note", Some(note(line)).filter(|note| note != NONE && line.error.is_none()));
+    some("error", line.error.clone());
+    some("payload", Some(job.payload.get().to_owned()));
+    some("result", job.result.as_ref().map(|result| result.get().to_owned()));
+    lines
+}
+
+fn show_runs(runs: &[Run]) -> anyhow::Result<()> {
+    let header = ["ATTEMPT", "RUN", "REPLICA", "PID", "OUTCOME", "EXIT", "TOOK", "CPU", "ERROR"];
+    let none = || NONE.to_owned();
+    let seconds = |from: Timestamp, to: Timestamp| short(to.duration_since(from).as_secs_f64());
+    let rows = runs.iter().map(|run| {
+        [
+            run.attempt.to_string(),
+            run.run_id.to_string(),
+            run.replica.clone().or_else(|| run.host.clone()).unwrap_or_else(none),
+            run.pid.map_or_else(none, |pid| pid.to_string()),
+            run.outcome.map_or_else(|| "open".to_owned(), |outcome| outcome.to_string()),
+            match (run.exit_code, run.signal) {
+                (Some(code), _) => code.to_string(),
+                (None, Some(signal)) => format!("signal {signal}"),
+                (None, None) => none(),
+            },
+            run.ended_at.map_or_else(none, |ended| seconds(run.spawned_at.unwrap_or(run.claimed_at), ended)),
+            match (run.user_cpu_seconds, run.system_cpu_seconds) {
+                (Some(user), Some(system)) => format!("{:.2}s", user + system),
+                _ => none(),
+            },
+            run.error.as_deref().map_or_else(none, |error| cut(error, 60)),
+        ]
+    });
+    output::table(header, rows)
+}
