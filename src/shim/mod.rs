@@ -1,9 +1,72 @@
-//! (being built)
+//! Spawner and shim: the room that forks, waits and kills.
+//!
+//! A replica starts one **spawner** (this binary, executed again as `orch __shim` before it had a thread) and asks it over
+//! a socket to start runs; for each the spawner forks one **shim**, which holds the run's process tree until it is empty.
+//!
+//! | file | |
+//! |---|---|
+//! | `protocol`, `wire` | what replica and shim tell each other, and its frames |
+//! | `rundir`, `note` | the run's directory, its lock, and the shim's note in it |
+//! | `client`, `handle` | the replica's side: launch, hear, terminate |
+//! | `spawner` | the process that forks shims |
+//! | `hold`, `start`, `ending` | the shim: its loop, the job's first steps, the order of its end |
+//! | `tree`, `cgroup`, `pidns`, `process` | the three containments and what they stand on |
+//! | `sweep`, `survey` | what a dead shim left; which containments can be had |
+//! | `spool`, `log` | the bounded output, written and read |
+//! | `sys` | the system calls without a safe wrapper |
+//!
+//! The place of the lease is a file `fence`: one more deadline of the shim's one loop. This room knows no database.
 
-use std::process::ExitCode;
+mod cgroup;
+pub mod client;
+mod handle;
+mod note;
+mod pidns;
+mod process;
+pub mod protocol;
+mod rundir;
+mod spawner;
+mod survey;
+mod sweep;
+mod sys;
+mod wire;
+mod hold;
+mod spool;
+mod start;
 
-/// Entry of the re-executed binary.
+use std::{
+    ffi::OsString,
+    path::PathBuf,
+    process::{ExitCode, abort},
+    time::Duration,
+};
+
+/// Entry of the binary executed again as `orch __shim`: the spawner, or a survey of the containments. Must be called
+/// before a thread exists.
 #[must_use]
 pub fn main() -> ExitCode {
-    ExitCode::FAILURE
+    // A panic must not unwind out of a forked child into the code of its parent.
+    std::panic::set_hook(Box::new(|panic| {
+        eprintln!("orch __shim: {panic}");
+        abort();
+    }));
+    let arguments: Vec<OsString> = std::env::args_os().skip(2).collect();
+    let words: Vec<Option<&str>> = arguments.iter().map(|argument| argument.to_str()).collect();
+    let outcome = match (words.as_slice(), arguments.get(1).map(PathBuf::from)) {
+        ([Some("spawner"), _, Some(wait)], Some(state_dir)) => {
+            spawner::run(state_dir, Duration::from_millis(wait.parse().unwrap_or_default()))
+        }
+        ([Some("survey"), _], Some(state_dir)) => survey::print(&state_dir),
+        _ => {
+            eprintln!("orch __shim is started by orch itself");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("orch __shim: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -1,0 +1,45 @@
+//! The shim's note in its lock file: what holds the tree, for whoever finds the lock free.
+//!
+//! Owns the text of `lock`. It is written before the first process of the job exists, so no note means that no process
+//! ever did. It is believed only by one who holds the lock.
+
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    path::PathBuf,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::Containment;
+
+/// What holds the tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Note {
+    /// The kernel's name for the boot; in another one nothing of the tree can live.
+    pub(super) boot_id: String,
+    pub(super) containment: Containment,
+    /// The group, for `cgroup`.
+    #[serde(default)]
+    pub(super) cgroup: Option<PathBuf>,
+    /// Pid and start time of the namespace's first process, for `pidns`.
+    #[serde(default)]
+    pub(super) init: Option<(i32, i64)>,
+}
+
+impl Note {
+    /// Writes it over what stands there; a note only ever grows.
+    pub(super) fn write(&self, lock: &File) -> io::Result<()> {
+        let mut text = serde_json::to_vec(self)?;
+        text.push(b'\n');
+        lock.write_all_at(&text, 0)
+    }
+
+    /// Reads it. `None`: the shim had not begun.
+    pub(super) fn read(lock: &File) -> io::Result<Option<Self>> {
+        let mut text = vec![0; 8192];
+        let length = lock.read_at(&mut text, 0)?;
+        if length == 0 { Ok(None) } else { Ok(Some(serde_json::from_slice(&text[..length])?)) }
+    }
+}

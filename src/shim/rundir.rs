@@ -1,0 +1,308 @@
+//! The directory of a run: `<state_dir>/runs/<run_id>/`, its names, its lock, its beginning and its end.
+//!
+//! Owns the layout and the rule that whoever holds `lock` decides whether the run ever starts. A shim never makes the
+//! directory; a replica does, before it asks for the start, or to write `void` in it. Never signals, never waits.
+//!
+//! | name | |
+//! |---|---|
+//! | `lock` | held by the shim for as long as it lives; says who holds the tree |
+//! | `void` | nothing may start here any more |
+//! | `spec.json` | 0600, removed once the program runs |
+//! | `exit.json` | how it ended |
+//! | `payload.json` | the payload, readable by the job's user |
+//! | `socket` | where a successor reaches the shim |
+//! | `log/` | the output, made with its first byte (`spool`) |
+//! | `job/` | the only place here where the job's user may write; `job/result.json` is its result |
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::protocol::{Exit, Spec};
+use crate::model::RunId;
+
+pub(super) const LOCK: &str = "lock";
+pub(super) const VOID: &str = "void";
+pub(super) const SPEC: &str = "spec.json";
+pub(super) const EXIT: &str = "exit.json";
+pub(super) const EXIT_TEMPORARY: &str = "exit.json.new";
+pub(super) const PAYLOAD: &str = "payload.json";
+pub(super) const SOCKET: &str = "socket";
+pub(super) const LOG: &str = "log";
+pub(super) const JOB: &str = "job";
+pub(super) const RESULT: &str = "result.json";
+
+/// Whom the job becomes, looked up by the replica so that no shim loads the system's name services.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Identity {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) groups: Vec<u32>,
+}
+
+/// What stands in `spec.json`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SpecFile {
+    #[serde(flatten)]
+    pub(super) spec: Spec,
+    /// `None` for a user that does not exist, which is an error of the start, and where no user is asked for.
+    #[serde(default)]
+    pub(super) identity: Option<Identity>,
+}
+
+/// The directory of one run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunDir {
+    state_dir: PathBuf,
+    run_id: RunId,
+    path: PathBuf,
+}
+
+/// The proof that no shim lives in a run directory and none can start there until this is dropped.
+#[derive(Debug)]
+pub struct RunLock {
+    file: File,
+}
+
+impl RunDir {
+    /// Names the directory; touches nothing.
+    #[must_use]
+    pub fn new(state_dir: &Path, run_id: RunId) -> Self {
+        let path = state_dir.join("runs").join(run_id.to_string());
+        Self { state_dir: state_dir.to_owned(), run_id, path }
+    }
+
+    /// The state directory that this run belongs to.
+    #[must_use]
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+
+    /// The run.
+    #[must_use]
+    pub const fn run_id(&self) -> RunId {
+        self.run_id
+    }
+
+    /// The directory itself.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file whose lock the shim holds.
+    #[must_use]
+    pub fn lock_path(&self) -> PathBuf {
+        self.path.join(LOCK)
+    }
+
+    /// The file that forbids the start.
+    #[must_use]
+    pub fn void_path(&self) -> PathBuf {
+        self.path.join(VOID)
+    }
+
+    /// What is to be started.
+    #[must_use]
+    pub fn spec_path(&self) -> PathBuf {
+        self.path.join(SPEC)
+    }
+
+    /// How it ended.
+    #[must_use]
+    pub fn exit_path(&self) -> PathBuf {
+        self.path.join(EXIT)
+    }
+
+    /// `ORCH_PAYLOAD_FILE`.
+    #[must_use]
+    pub fn payload_path(&self) -> PathBuf {
+        self.path.join(PAYLOAD)
+    }
+
+    /// `ORCH_RESULT_FILE`.
+    #[must_use]
+    pub fn result_path(&self) -> PathBuf {
+        self.path.join(JOB).join(RESULT)
+    }
+
+    /// Where the job starts unless its agent names a directory.
+    #[must_use]
+    pub fn job_path(&self) -> PathBuf {
+        self.path.join(JOB)
+    }
+
+    /// Where a successor reaches the shim. Longer than a socket's address may be: see [`super::client::attach`].
+    #[must_use]
+    pub fn socket_path(&self) -> PathBuf {
+        self.path.join(SOCKET)
+    }
+
+    /// The output while the run is not retired.
+    #[must_use]
+    pub fn log_path(&self) -> PathBuf {
+        self.path.join(LOG)
+    }
+
+    /// The output after the run is retired.
+    #[must_use]
+    pub fn retired_log_path(&self) -> PathBuf {
+        self.state_dir.join("done").join(self.run_id.to_string())
+    }
+
+    /// Makes the directory with everything that a shim needs. After an error nothing of it is left.
+    pub fn create(&self, spec: &Spec, payload: &[u8]) -> io::Result<()> {
+        let identity = spec.user.as_deref().map(look_up).transpose()?.flatten();
+        make_parent(&self.path)?;
+        DirBuilder::new().mode(0o700).create(&self.path)?;
+        self.fill(spec, identity, payload).inspect_err(|_| drop(fs::remove_dir_all(&self.path)))
+    }
+
+    fn fill(&self, spec: &Spec, identity: Option<Identity>, payload: &[u8]) -> io::Result<()> {
+        let job = self.job_path();
+        DirBuilder::new().mode(0o700).create(&job)?;
+        let payload_path = self.payload_path();
+        private_file(&payload_path)?.write_all(payload)?;
+        if let Some(Identity { uid, gid, .. }) = identity {
+            chown(&job, Some(uid), Some(gid))?;
+            chown(&payload_path, Some(uid), Some(gid))?;
+            // The job's user passes through, and can neither list nor write.
+            fs::set_permissions(&self.path, fs::Permissions::from_mode(0o711))?;
+        }
+        let spec = serde_json::to_vec(&SpecFile { spec: spec.clone(), identity })?;
+        private_file(&self.spec_path())?.write_all(&spec)
+    }
+
+    /// Takes the lock without waiting. `None`: a shim holds it, so the run has begun. An error of kind `NotFound`: there
+    /// is no such directory.
+    pub fn try_lock(&self) -> io::Result<Option<RunLock>> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(self.lock_path())?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(RunLock { file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// Like [`Self::try_lock`], but makes the directory if there is none: the way to give up a claim whose start may
+    /// still be under way.
+    pub fn try_lock_or_make(&self) -> io::Result<Option<RunLock>> {
+        make_parent(&self.path)?;
+        match DirBuilder::new().mode(0o700).create(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => self.try_lock(),
+        }
+    }
+
+    /// Forbids the start for ever. The lock is asked for because without it a shim may already be past its look at `void`.
+    pub fn write_void(&self, _lock: &RunLock) -> io::Result<()> {
+        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(self.void_path()).map(drop)
+    }
+
+    /// Whether the start was forbidden.
+    pub fn is_void(&self) -> io::Result<bool> {
+        self.void_path().try_exists()
+    }
+
+    /// How the run ended, if its shim has said so.
+    pub fn read_exit(&self) -> io::Result<Option<Exit>> {
+        match fs::read(self.exit_path()) {
+            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All runs of a state directory that are not retired, oldest first. Names that are no run are passed over.
+    pub fn list(state_dir: &Path) -> io::Result<Vec<Self>> {
+        let entries = match fs::read_dir(state_dir.join("runs")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            if let Some(run_id) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) {
+                found.push(run_id);
+            }
+        }
+        found.sort_unstable();
+        Ok(found.into_iter().map(|run_id| Self::new(state_dir, run_id)).collect())
+    }
+
+    /// After the settle: moves the output to `<state_dir>/done/<run_id>/` and removes the rest. A run without output
+    /// leaves nothing behind. May be repeated after an error.
+    pub fn retire(self) -> io::Result<()> {
+        // `spec.json` first and `lock` and `void` last: a shim that is still on its way must not find a startable run.
+        absent_is_fine(fs::remove_file(self.spec_path()))?;
+        match fs::rename(self.log_path(), self.retired_log_path()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.log_path().try_exists()? => {
+                make_parent(&self.retired_log_path())?;
+                fs::rename(self.log_path(), self.retired_log_path())?;
+            }
+            outcome => absent_is_fine(outcome)?,
+        }
+        absent_is_fine(remove_tree(&self.job_path()))?;
+        for name in [EXIT, EXIT_TEMPORARY, PAYLOAD, SOCKET, VOID, LOCK] {
+            absent_is_fine(fs::remove_file(self.path.join(name)))?;
+        }
+        absent_is_fine(remove_tree(&self.path))
+    }
+}
+
+impl RunLock {
+    /// The locked file; its text is the shim's note about what it holds.
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+fn make_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().unwrap_or(path);
+    match DirBuilder::new().mode(0o711).create(parent) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        // The umask must not keep the jobs' users from passing through.
+        Ok(()) => fs::set_permissions(parent, fs::Permissions::from_mode(0o711)),
+        error => error,
+    }
+}
+
+fn private_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+fn absent_is_fine(outcome: io::Result<()>) -> io::Result<()> {
+    outcome.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
+/// Removes a directory even where a job has taken its owner's rights away from parts of it.
+fn remove_tree(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            unlock_tree(path);
+            fs::remove_dir_all(path)
+        }
+        outcome => outcome,
+    }
+}
+
+fn unlock_tree(path: &Path) {
+    let mut left = vec![path.to_owned()];
+    while let Some(directory) = left.pop() {
+        drop(fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)));
+        let Ok(entries) = fs::read_dir(&directory) else { continue };
+        left.extend(entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
+    }
+}
+
+fn look_up(name: &str) -> io::Result<Option<Identity>> {
+    use nix::unistd::{User, getgrouplist};
+    let Some(user) = User::from_name(name)? else { return Ok(None) };
+    let name = std::ffi::CString::new(user.name)?;
+    let groups = getgrouplist(&name, user.gid)?.into_iter().map(nix::unistd::Gid::as_raw).collect();
+    Ok(Some(Identity { uid: user.uid.as_raw(), gid: user.gid.as_raw(), groups }))
+}

@@ -1,0 +1,214 @@
+//! The spawner: a small process with one thread that forks a shim for each run it is asked to start.
+//!
+//! Owns `spawner.lock` and the socket to its replica. It ends when that socket does, *before* it serves what is still
+//! queued there: a request of a dead replica must start nothing. It reaps shims, and as second subreaper it ends what a
+//! killed shim leaves behind. Never reads a spec, never waits for anything but its one poll.
+
+use std::{
+    collections::HashSet,
+    convert::Infallible,
+    fs::{File, OpenOptions, TryLockError},
+    io::{self, Write},
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+        unix::{fs::OpenOptionsExt, net::UnixStream},
+    },
+    path::{Path, PathBuf},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, fcntl},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        prctl,
+        signal::{SigSet, Signal, kill},
+        signalfd::{SfdFlags, SignalFd},
+        socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, send},
+    },
+    unistd::{Pid, setsid},
+};
+
+use super::{
+    cgroup::{Home, boot_id},
+    hold,
+    process,
+    protocol::{Exit, Report, SpawnError},
+    sys::{self, End},
+    wire,
+};
+use crate::model::RunId;
+
+/// The one word that a spawner says when it holds its lock and serves.
+pub(super) const READY: &[u8] = b"ready";
+
+/// Between two attempts at the lock of a spawner that is going away.
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
+/// Children reaped before the socket is looked at again.
+const REAP_BOUND: usize = 1024;
+
+/// What every shim is born with.
+#[derive(Debug)]
+pub(super) struct Inheritance {
+    pub(super) state_dir: PathBuf,
+    pub(super) boot_id: String,
+    /// Where cgroups can be made, or why not.
+    pub(super) home: Result<Home, String>,
+}
+
+struct Spawner {
+    socket: OwnedFd,
+    signals: SignalFd,
+    inheritance: Inheritance,
+    shims: HashSet<Pid>,
+    /// Children may have died that were not reaped yet.
+    reap_again: bool,
+    _lock: Option<File>,
+}
+
+/// Serves until the socket on standard input ends.
+pub(super) fn run(state_dir: PathBuf, lock_wait: Duration) -> io::Result<()> {
+    // Ctrl-C at the replica's terminal is for the replica.
+    drop(setsid());
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGPIPE] {
+        sys::ignore_signal(signal);
+    }
+    drop(prctl::set_name(c"orch-spawner"));
+    prctl::set_child_subreaper(true)?;
+    let mut children = SigSet::empty();
+    children.add(Signal::SIGCHLD);
+    children.thread_block()?;
+    let signals = SignalFd::with_flags(&children, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+    let socket = take_socket()?;
+    let lock = take_lock(&state_dir.join("spawner.lock"), lock_wait)?;
+    let inheritance = Inheritance { home: Home::find(&state_dir), boot_id: boot_id(), state_dir };
+    let mut spawner = Spawner { socket, signals, inheritance, shims: HashSet::new(), reap_again: false, _lock: lock };
+    send(spawner.socket.as_raw_fd(), READY, MsgFlags::MSG_NOSIGNAL)?;
+    while spawner.turn()? {}
+    if let Ok(home) = &spawner.inheritance.home {
+        home.leave();
+    }
+    Ok(())
+}
+
+/// Moves the socket from standard input out of the way of what children get there.
+fn take_socket() -> io::Result<OwnedFd> {
+    let socket = sys::adopt(fcntl(io::stdin().as_fd(), FcntlArg::F_DUPFD_CLOEXEC(3))?);
+    sys::place(File::open("/dev/null")?.as_fd(), 0)?;
+    Ok(socket)
+}
+
+/// Takes the lock, for which a successor waits before it believes that this spawner starts nothing more. One that does
+/// not let go (it may be stopped) is not waited for longer than `wait`: its late starts find `void`.
+fn take_lock(path: &Path, wait: Duration) -> io::Result<Option<File>> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let deadline = Instant::now() + wait;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(file)),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+}
+
+impl Spawner {
+    /// One look at everything; `false` once the replica is gone.
+    fn turn(&mut self) -> io::Result<bool> {
+        let mut watched = [
+            PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+        ];
+        let patience = if self.reap_again { PollTimeout::ZERO } else { PollTimeout::NONE };
+        match poll(&mut watched, patience) {
+            Err(Errno::EINTR) => return Ok(true),
+            outcome => outcome?,
+        };
+        let [asked, died] = watched.map(|watched| watched.revents().unwrap_or(PollFlags::empty()));
+        if asked.intersects(PollFlags::POLLHUP | PollFlags::POLLERR) {
+            return Ok(false);
+        }
+        if self.reap_again || died.contains(PollFlags::POLLIN) {
+            self.reap();
+        }
+        if asked.contains(PollFlags::POLLIN) { self.serve() } else { Ok(true) }
+    }
+
+    /// Takes one request and forks its shim.
+    fn serve(&mut self) -> io::Result<bool> {
+        let mut text = [0; 64];
+        let mut rights = nix::cmsg_space!(RawFd);
+        let mut parts = [io::IoSliceMut::new(&mut text)];
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+        let message = match recvmsg::<UnixAddr>(self.socket.as_raw_fd(), &mut parts, Some(&mut rights), flags) {
+            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(true),
+            message => message?,
+        };
+        let length = message.bytes;
+        // Out of descriptors the kernel drops the channel, which tells the replica.
+        let mut passed = message.cmsgs()?.flat_map(|control| match control {
+            ControlMessageOwned::ScmRights(fds) => fds.into_iter().map(sys::adopt).collect(),
+            _ => Vec::new(),
+        });
+        let channel = passed.next();
+        drop(passed);
+        if length == 0 {
+            return Ok(false);
+        }
+        let run_id = str::from_utf8(&text[..length]).ok().and_then(|text| text.parse().ok());
+        if let (Some(channel), Some(run_id)) = (channel, run_id) {
+            self.start(run_id, UnixStream::from(channel));
+        }
+        Ok(true)
+    }
+
+    fn start(&mut self, run_id: RunId, mut channel: UnixStream) {
+        let inheritance = &self.inheritance;
+        let outcome = sys::fork(|| -> Infallible {
+            // Only the channel stays: the replica could not see the spawner's end through a copy of its socket.
+            match sys::keep_only([channel.as_fd()]) {
+                Ok([channel]) => hold::run(inheritance, run_id, channel.into()),
+                Err(_) => sys::exit(1),
+            }
+        });
+        match outcome {
+            Ok(shim) => {
+                self.shims.insert(shim);
+            }
+            Err(error) => {
+                let error = SpawnError { temporary: true, message: format!("fork a shim: {error}") };
+                let exit = Exit { never_started: Some(error), ..Exit::new(run_id) };
+                if let Ok(frame) = wire::frame(&Report::Exit(Box::new(exit))) {
+                    let _replica_is_gone = channel.write_all(&frame);
+                }
+            }
+        }
+    }
+
+    /// Reaps what has died. Whoever is our child and no shim was left behind by a shim that was killed.
+    fn reap(&mut self) {
+        while let Ok(Some(_)) = self.signals.read_signal() {}
+        let mut left_behind = false;
+        self.reap_again = true;
+        for _ in 0..REAP_BOUND {
+            if let Ok(Some((pid, end))) = sys::reap() {
+                left_behind |= !self.shims.remove(&pid) || end != End::Code(0);
+            } else {
+                self.reap_again = false;
+                break;
+            }
+        }
+        // Those that end now make us look again, until none is left.
+        if left_behind {
+            let own = std::process::id() as i32;
+            let all = process::all().into_iter().flatten().filter_map(|pid| process::stat(pid).ok());
+            for orphan in all.filter(|stat| stat.parent == own && !self.shims.contains(&Pid::from_raw(stat.pid))) {
+                // It is our own child and not reaped, so this pid can be no one else.
+                drop(kill(Pid::from_raw(orphan.pid), Signal::SIGKILL));
+            }
+        }
+    }
+}

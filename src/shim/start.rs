@@ -1,0 +1,252 @@
+//! The job's first steps: from a fresh child of the shim (or of the namespace's init) to the program.
+//!
+//! Owns the order of those steps. What can be prepared is prepared in the shim; the child only makes system calls, and
+//! says over the `birth` socket what failed. That socket ends without a word when the program runs.
+
+use std::{
+    convert::Infallible,
+    ffi::CString,
+    io,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    errno::Errno,
+    sys::{
+        prctl,
+        resource::{Resource, getrlimit, setrlimit},
+        signal::Signal,
+        socket::{MsgFlags, recv, send},
+        stat::{Mode, umask},
+    },
+    unistd::{AccessFlags, Gid, Pid, Uid, access, chdir, getppid, setgroups, setpgid, setresgid, setresuid},
+};
+
+use super::{
+    protocol::{RunDir, SpawnError},
+    rundir::{Identity, SpecFile},
+    sys,
+};
+
+/// What the child says first where its pid must be told, and what it is answered.
+pub(super) const HELLO: &[u8] = b"p";
+pub(super) const GO: &[u8] = b"g";
+
+/// The search path where the environment has none.
+const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// A program that is ready to be started.
+#[derive(Debug)]
+pub(super) struct Program {
+    name: String,
+    paths: Vec<CString>,
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+    cwd: PathBuf,
+    identity: Option<Identity>,
+    user: String,
+    payload: PathBuf,
+    rlimits: Vec<(Resource, u64)>,
+}
+
+/// The descriptors that the program, and what is said about its start, go by.
+#[derive(Debug)]
+pub(super) struct Streams {
+    pub(super) stdin: OwnedFd,
+    /// Standard output and standard error together, which keeps their order.
+    pub(super) output: OwnedFd,
+    /// The child's end.
+    pub(super) birth: OwnedFd,
+}
+
+impl Streams {
+    /// Says why there is no program, and ends this child.
+    pub(super) fn fail(&self, error: &SpawnError) -> ! {
+        let text = serde_json::to_vec(error).unwrap_or_default();
+        let _shim_is_gone = send(self.birth.as_raw_fd(), &text, MsgFlags::MSG_NOSIGNAL);
+        sys::exit(127)
+    }
+}
+
+/// Says what failed, and whether it may succeed later.
+pub(super) fn failure(what: impl std::fmt::Display, error: impl Into<io::Error>) -> SpawnError {
+    let error = error.into();
+    let temporary = error.raw_os_error().is_some_and(|number| {
+        matches!(
+            Errno::from_raw(number),
+            Errno::EAGAIN
+                | Errno::EMFILE
+                | Errno::ENFILE
+                | Errno::ENOMEM
+                | Errno::ENOSPC
+                | Errno::EDQUOT
+                | Errno::ETXTBSY
+                | Errno::EINTR
+                | Errno::EIO
+                | Errno::ESTALE
+                | Errno::ETIMEDOUT
+        )
+    });
+    SpawnError { temporary, message: format!("{what}: {error}") }
+}
+
+fn refusal(message: String) -> SpawnError {
+    SpawnError { temporary: false, message }
+}
+
+impl Program {
+    /// Prepares what `spec.json` asks for.
+    pub(super) fn prepare(file: &SpecFile, dir: &RunDir) -> Result<Self, SpawnError> {
+        let spec = &file.spec;
+        let name = spec.argv.first().filter(|name| !name.is_empty()).ok_or_else(|| refusal("the command is empty".into()))?;
+        let identity = match (&spec.user, &file.identity) {
+            (None, _) => None,
+            (Some(user), None) => return Err(refusal(format!("there is no user {user:?} on this machine"))),
+            // Nothing to change, and nothing that an ordinary user could.
+            (Some(_), Some(identity)) if identity.uid == Uid::effective().as_raw() => None,
+            (Some(user), Some(_)) if !Uid::effective().is_root() => {
+                return Err(refusal(format!("only root can start a program as user {user:?}")));
+            }
+            (Some(_), Some(identity)) => Some(identity.clone()),
+        };
+        let text = |text: &str| {
+            CString::new(text).map_err(|_| refusal(format!("an argument or a variable of {name:?} contains a NUL byte")))
+        };
+        let own = format!("ORCH_RUN_ID={}", spec.run_id);
+        let others = spec.env.iter().filter(|(key, _)| key != "ORCH_RUN_ID");
+        let environment = others.map(|(key, value)| format!("{key}={value}")).chain([own]);
+        Ok(Self {
+            paths: candidates(name, &spec.env).iter().map(|path| text(path)).collect::<Result<_, _>>()?,
+            arguments: spec.argv.iter().map(|argument| text(argument)).collect::<Result<_, _>>()?,
+            environment: environment.map(|entry| text(&entry)).collect::<Result<_, _>>()?,
+            name: name.clone(),
+            cwd: spec.cwd.clone().unwrap_or_else(|| dir.job_path()),
+            identity,
+            user: spec.user.clone().unwrap_or_default(),
+            payload: dir.payload_path(),
+            rlimits: Vec::new(),
+        })
+    }
+
+    /// Whether the job is another user than the shim, and not root.
+    pub(super) fn has_user_of_its_own(&self) -> bool {
+        self.identity.as_ref().is_some_and(|identity| identity.uid != 0)
+    }
+
+    /// Adds a limit that the kernel holds for the process (or the user), not for the tree.
+    pub(super) fn limit(&mut self, resource: Resource, value: u64) {
+        self.rlimits.push((resource, value));
+    }
+
+    /// Becomes the program, in a fresh child. `parent` is who it must still be the child of; with `greet` it says its pid
+    /// first (the credentials of the message carry it across namespaces) and waits for the answer.
+    pub(super) fn become_it(&self, streams: &Streams, parent: Option<Pid>, greet: bool) -> Infallible {
+        match self.steps(streams, parent, greet) {
+            Ok(never) => never,
+            Err(error) => streams.fail(&error),
+        }
+    }
+
+    fn steps(&self, streams: &Streams, parent: Option<Pid>, greet: bool) -> Result<Infallible, SpawnError> {
+        setpgid(Pid::from_raw(0), Pid::from_raw(0)).map_err(|error| failure("make a process group", error))?;
+        umask(Mode::from_bits_truncate(0o022));
+        for (fd, number) in [(&streams.stdin, 0), (&streams.output, 1), (&streams.output, 2)] {
+            sys::place(fd.as_fd(), number).map_err(|error| failure("connect the standard streams", error))?;
+        }
+        self.set_limits().map_err(|error| failure("set the limits", error))?;
+        self.change_user().map_err(|error| failure(format_args!("become user {:?}", self.user), error))?;
+        // After the change of user, which clears it. Whoever died before it was set is no longer the parent.
+        prctl::set_pdeathsig(Signal::SIGKILL).map_err(|error| failure("follow the shim", error))?;
+        if parent.is_some_and(|parent| getppid() != parent) {
+            sys::exit(127);
+        }
+        chdir(&self.cwd).map_err(|error| failure(format_args!("change to directory {}", self.cwd.display()), error))?;
+        if self.identity.is_some() {
+            access(&self.payload, AccessFlags::R_OK).map_err(|error| {
+                let what = format!(
+                    "let user {:?} reach {} (each directory above it must allow others to pass, mode o+x)",
+                    self.user,
+                    self.payload.display()
+                );
+                failure(what, error)
+            })?;
+        }
+        if greet {
+            greet_shim(&streams.birth).map_err(|error| failure("reach the shim", error))?;
+        }
+        sys::close_from_on_exec(3);
+        sys::reset_signals();
+        let error = sys::exec(&self.paths, &self.arguments, &self.environment);
+        let found = self.paths.iter().any(|path| path.to_str().is_ok_and(|path| Path::new(path).exists()));
+        let interpreter = if error == Errno::ENOENT && found { ": its interpreter is missing" } else { "" };
+        Err(failure(format_args!("execute {:?}{interpreter}", self.name), error))
+    }
+
+    fn set_limits(&self) -> nix::Result<()> {
+        // A core dump would land in the job's directory and take as long as it takes; the job may raise it again.
+        let (_, hard) = getrlimit(Resource::RLIMIT_CORE)?;
+        setrlimit(Resource::RLIMIT_CORE, 0, hard)?;
+        for (resource, value) in &self.rlimits {
+            setrlimit(*resource, *value, *value)?;
+        }
+        Ok(())
+    }
+
+    fn change_user(&self) -> nix::Result<()> {
+        let Some(Identity { uid, gid, groups }) = &self.identity else { return Ok(()) };
+        let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
+        let (uid, gid) = (Uid::from_raw(*uid), Gid::from_raw(*gid));
+        setgroups(&groups)?;
+        setresgid(gid, gid, gid)?;
+        setresuid(uid, uid, uid)
+    }
+}
+
+fn greet_shim(birth: &OwnedFd) -> nix::Result<()> {
+    send(birth.as_raw_fd(), HELLO, MsgFlags::MSG_NOSIGNAL)?;
+    let mut answer = [0; 8];
+    let length = recv(birth.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+    if &answer[..length] == GO { Ok(()) } else { Err(Errno::EPIPE) }
+}
+
+/// Where the program may be, as `execvpe` searches: in the job's own `PATH`, unless the name contains a slash.
+fn candidates(name: &str, environment: &[(String, String)]) -> Vec<String> {
+    if name.contains('/') {
+        return vec![name.to_owned()];
+    }
+    let path = environment.iter().find(|(key, _)| key == "PATH").map_or(DEFAULT_PATH, |(_, value)| value.as_str());
+    // An empty entry is the current directory, there as here.
+    path.split(':').map(|place| if place.is_empty() { format!("./{name}") } else { format!("{place}/{name}") }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_searched_in_the_jobs_own_path() {
+        let environment = [("PATH".to_owned(), "/a::/b".to_owned())];
+        assert_eq!(candidates("tool", &environment), ["/a/tool", "./tool", "/b/tool"]);
+        assert_eq!(candidates("./tool", &environment), ["./tool"]);
+        assert_eq!(candidates("tool", &[]).len(), 3);
+    }
+
+    #[test]
+    fn errors_are_classed_by_whether_they_heal() {
+        for (error, temporary) in [
+            (Errno::ENOENT, false),
+            (Errno::EACCES, false),
+            (Errno::ENOEXEC, false),
+            (Errno::E2BIG, false),
+            (Errno::ENOTDIR, false),
+            (Errno::EAGAIN, true),
+            (Errno::EMFILE, true),
+            (Errno::ENFILE, true),
+            (Errno::ENOMEM, true),
+            (Errno::ENOSPC, true),
+        ] {
+            assert_eq!(failure("x", error).temporary, temporary, "{error}");
+        }
+    }
+}
