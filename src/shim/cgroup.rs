@@ -52,7 +52,10 @@ impl Home {
         make_group(self.0.parent().unwrap_or(&self.0))?;
         make_group(&self.0)?;
         if !self.0.join("cgroup.kill").try_exists()? {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "the kernel has no cgroup.kill (it comes with 5.14)"));
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "the kernel has no cgroup.kill (it comes with 5.14)",
+            ));
         }
         // Limits need their controllers handed down. Where that is refused, the run says so.
         for group in self.0.ancestors().take(3).collect::<Vec<_>>().into_iter().rev() {

@@ -14,9 +14,7 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair,
-};
+use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     process::{Child, Command},
@@ -26,12 +24,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::protocol::RunDir;
 pub use super::{
     handle::{Ended, NotStarted, RunHandle, attach},
     survey::{Survey, best_containment},
     sweep::{Swept, sweep},
 };
-use super::protocol::RunDir;
 
 /// How long a launch waits for a spawner that is being replaced.
 const REPLACEMENT_WAIT: Duration = Duration::from_secs(5);
@@ -164,7 +162,7 @@ impl Start {
             .stderr(complaints(&self.state_dir))
             .spawn()?;
         let channel = Arc::new(Link {
-            socket: AsyncFd::with_interest(ours, Interest::READABLE | Interest::WRITABLE)?,
+            socket: AsyncFd::register_with_interest(ours, Interest::READABLE | Interest::WRITABLE)?,
             pid: child.id(),
         });
         match timeout(START_WAIT + self.lock_wait, ready(&channel)).await {
@@ -231,7 +229,11 @@ async fn ready(channel: &Channel) -> io::Result<()> {
         .socket
         .async_io(Interest::READABLE, |socket| Ok(recv(socket.as_raw_fd(), &mut word, MsgFlags::empty())?))
         .await?;
-    if &word[..heard] == super::spawner::READY { Ok(()) } else { Err(io::Error::other("the spawner ended at once; see shim.log in the state directory")) }
+    if &word[..heard] == super::spawner::READY {
+        Ok(())
+    } else {
+        Err(io::Error::other("the spawner ended at once; see shim.log in the state directory"))
+    }
 }
 
 async fn send(channel: &Channel, request: &[u8], passed: &UnixStream) -> io::Result<()> {

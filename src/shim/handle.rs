@@ -154,14 +154,17 @@ impl RunHandle {
 /// Reaches the live shim of a run that another boot started, or whose channel was lost. `None`: nobody answers there,
 /// so the lock is free or soon will be. An error of kind `TimedOut`: somebody holds the socket and does not answer.
 pub async fn attach(dir: &RunDir) -> io::Result<Option<RunHandle>> {
-    let directory = match OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_PATH).open(dir.path()) {
+    let directory = match OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_PATH).open(dir.path())
+    {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         directory => directory?,
     };
     // The address of a socket has 107 bytes; this path is short wherever the state directory is.
     let address = format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd());
     let stream = match UnixStream::connect(address).await {
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => return Ok(None),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            return Ok(None);
+        }
         stream => stream?,
     };
     let mut handle = RunHandle::over(dir.run_id(), stream);

@@ -20,19 +20,19 @@
 mod cgroup;
 pub mod client;
 mod handle;
+mod hold;
 mod note;
 mod pidns;
 mod process;
 pub mod protocol;
 mod rundir;
 mod spawner;
+mod spool;
+mod start;
 mod survey;
 mod sweep;
 mod sys;
 mod wire;
-mod hold;
-mod spool;
-mod start;
 
 use std::{
     ffi::OsString,

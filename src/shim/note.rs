@@ -3,12 +3,7 @@
 //! Owns the text of `lock`. It is written before the first process of the job exists, so no note means that no process
 //! ever did. It is believed only by one who holds the lock.
 
-use std::{
-    fs::File,
-    io,
-    os::unix::fs::FileExt,
-    path::PathBuf,
-};
+use std::{fs::File, io, os::unix::fs::FileExt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 

@@ -5,7 +5,6 @@
 //! they are gone. The job itself is never the first process: as such it would not feel TERM.
 
 use std::{
-    convert::Infallible,
     fs, io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
 };
@@ -57,7 +56,7 @@ impl Init {
             drop(prctl::set_name(c"orch-init"));
             // Not the shim's lock, above all.
             let kept = [theirs.as_fd(), streams.stdin.as_fd(), streams.output.as_fd(), streams.birth.as_fd()];
-            let Ok([control, stdin, output, birth]) = sys::keep_only(kept) else { sys::exit(1) };
+            let Ok([control, stdin, output, birth]) = sys::keep_only(kept) else { return 1 };
             init(&control, program, Streams { stdin, output, birth })
         })?;
         let started = map_user(pid).and_then(|()| process::stat(pid.as_raw())).map(|stat| stat.started);
@@ -117,11 +116,11 @@ fn map_user(pid: Pid) -> io::Result<()> {
 }
 
 /// The first process of the namespace.
-fn init(control: &OwnedFd, program: &Program, streams: Streams) -> Infallible {
+fn init(control: &OwnedFd, program: &Program, streams: Streams) -> i32 {
     let mut word = [0; 8];
     // No word: the shim died before it began.
     if !matches!(recv(control.as_raw_fd(), &mut word, MsgFlags::empty()), Ok(length) if &word[..length] == GO) {
-        sys::exit(1)
+        return 1;
     }
     // So that what the job reads there about its processes is about its processes. Where it is refused (a container that
     // masks parts of it) the job sees the host's.
@@ -130,10 +129,12 @@ fn init(control: &OwnedFd, program: &Program, streams: Streams) -> Infallible {
         .and_then(|()| mount(Some("proc"), "/proc", Some("proc"), quiet, None::<&str>));
     let mut children = SigSet::empty();
     children.add(Signal::SIGCHLD);
-    let Ok(signals) = SignalFd::with_flags(&children, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC) else { sys::exit(1) };
+    let Ok(signals) = SignalFd::with_flags(&children, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC) else {
+        return 1;
+    };
     let main = match sys::fork(|| program.become_it(&streams, None, true)) {
         Ok(main) => main,
-        Err(error) => streams.fail(&failure("fork the program", error)),
+        Err(error) => return streams.fail(&failure("fork the program", error)),
     };
     drop(streams);
     let mut reap_again = false;
@@ -142,14 +143,14 @@ fn init(control: &OwnedFd, program: &Program, streams: Streams) -> Infallible {
             [PollFd::new(control.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         let patience = if reap_again { PollTimeout::ZERO } else { PollTimeout::NONE };
         if !matches!(poll(&mut watched, patience), Ok(_) | Err(Errno::EINTR)) {
-            sys::exit(1)
+            return 1;
         }
         let asked = watched[0].any().unwrap_or(false);
         while let Ok(Some(_)) = signals.read_signal() {}
         reap_again = reap(control, main);
         if asked {
             match recv(control.as_raw_fd(), &mut word, MsgFlags::MSG_DONTWAIT) {
-                Ok(0) => sys::exit(0),
+                Ok(0) => return 0,
                 // Everything in the namespace but ourselves.
                 Ok(_) => drop(kill(Pid::from_raw(-1), Signal::SIGTERM)),
                 Err(_) => {}

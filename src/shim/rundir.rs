@@ -181,7 +181,13 @@ impl RunDir {
     /// Takes the lock without waiting. `None`: a shim holds it, so the run has begun. An error of kind `NotFound`: there
     /// is no such directory.
     pub fn try_lock(&self) -> io::Result<Option<RunLock>> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(self.lock_path())?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(self.lock_path())?;
         match file.try_lock() {
             Ok(()) => Ok(Some(RunLock { file })),
             Err(TryLockError::WouldBlock) => Ok(None),
@@ -295,7 +301,12 @@ fn unlock_tree(path: &Path) {
     while let Some(directory) = left.pop() {
         drop(fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)));
         let Ok(entries) = fs::read_dir(&directory) else { continue };
-        left.extend(entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
+        left.extend(
+            entries
+                .flatten()
+                .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+                .map(|entry| entry.path()),
+        );
     }
 }
 

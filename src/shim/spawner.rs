@@ -6,7 +6,6 @@
 
 use std::{
     collections::HashSet,
-    convert::Infallible,
     fs::{File, OpenOptions, TryLockError},
     io::{self, Write},
     os::{
@@ -33,8 +32,7 @@ use nix::{
 
 use super::{
     cgroup::{Home, boot_id},
-    hold,
-    process,
+    hold, process,
     protocol::{Exit, Report, SpawnError},
     sys::{self, End},
     wire,
@@ -118,10 +116,8 @@ fn take_lock(path: &Path, wait: Duration) -> io::Result<Option<File>> {
 impl Spawner {
     /// One look at everything; `false` once the replica is gone.
     fn turn(&mut self) -> io::Result<bool> {
-        let mut watched = [
-            PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-        ];
+        let mut watched =
+            [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN), PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         let patience = if self.reap_again { PollTimeout::ZERO } else { PollTimeout::NONE };
         match poll(&mut watched, patience) {
             Err(Errno::EINTR) => return Ok(true),
@@ -167,11 +163,11 @@ impl Spawner {
 
     fn start(&mut self, run_id: RunId, mut channel: UnixStream) {
         let inheritance = &self.inheritance;
-        let outcome = sys::fork(|| -> Infallible {
+        let outcome = sys::fork(|| {
             // Only the channel stays: the replica could not see the spawner's end through a copy of its socket.
             match sys::keep_only([channel.as_fd()]) {
                 Ok([channel]) => hold::run(inheritance, run_id, channel.into()),
-                Err(_) => sys::exit(1),
+                Err(_) => 1,
             }
         });
         match outcome {

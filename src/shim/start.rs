@@ -61,11 +61,11 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    /// Says why there is no program, and ends this child.
-    pub(super) fn fail(&self, error: &SpawnError) -> ! {
+    /// Says why there is no program, and gives the status of this child.
+    pub(super) fn fail(&self, error: &SpawnError) -> i32 {
         let text = serde_json::to_vec(error).unwrap_or_default();
         let _shim_is_gone = send(self.birth.as_raw_fd(), &text, MsgFlags::MSG_NOSIGNAL);
-        sys::exit(127)
+        127
     }
 }
 
@@ -99,7 +99,8 @@ impl Program {
     /// Prepares what `spec.json` asks for.
     pub(super) fn prepare(file: &SpecFile, dir: &RunDir) -> Result<Self, SpawnError> {
         let spec = &file.spec;
-        let name = spec.argv.first().filter(|name| !name.is_empty()).ok_or_else(|| refusal("the command is empty".into()))?;
+        let name =
+            spec.argv.first().filter(|name| !name.is_empty()).ok_or_else(|| refusal("the command is empty".into()))?;
         let identity = match (&spec.user, &file.identity) {
             (None, _) => None,
             (Some(user), None) => return Err(refusal(format!("there is no user {user:?} on this machine"))),
@@ -111,7 +112,8 @@ impl Program {
             (Some(_), Some(identity)) => Some(identity.clone()),
         };
         let text = |text: &str| {
-            CString::new(text).map_err(|_| refusal(format!("an argument or a variable of {name:?} contains a NUL byte")))
+            CString::new(text)
+                .map_err(|_| refusal(format!("an argument or a variable of {name:?} contains a NUL byte")))
         };
         let own = format!("ORCH_RUN_ID={}", spec.run_id);
         let others = spec.env.iter().filter(|(key, _)| key != "ORCH_RUN_ID");
@@ -141,9 +143,9 @@ impl Program {
 
     /// Becomes the program, in a fresh child. `parent` is who it must still be the child of; with `greet` it says its pid
     /// first (the credentials of the message carry it across namespaces) and waits for the answer.
-    pub(super) fn become_it(&self, streams: &Streams, parent: Option<Pid>, greet: bool) -> Infallible {
+    pub(super) fn become_it(&self, streams: &Streams, parent: Option<Pid>, greet: bool) -> i32 {
         match self.steps(streams, parent, greet) {
-            Ok(never) => never,
+            Ok(never) => match never {},
             Err(error) => streams.fail(&error),
         }
     }
@@ -217,7 +219,9 @@ fn candidates(name: &str, environment: &[(String, String)]) -> Vec<String> {
     }
     let path = environment.iter().find(|(key, _)| key == "PATH").map_or(DEFAULT_PATH, |(_, value)| value.as_str());
     // An empty entry is the current directory, there as here.
-    path.split(':').map(|place| if place.is_empty() { format!("./{name}") } else { format!("{place}/{name}") }).collect()
+    path.split(':')
+        .map(|place| if place.is_empty() { format!("./{name}") } else { format!("{place}/{name}") })
+        .collect()
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 //! its own with one thread; a replica asks for it through [`best_containment`]. Leaves nothing behind.
 
 use std::{
-    convert::Infallible,
     fs::File,
     io::{self, Write},
     os::fd::AsFd,
@@ -32,7 +31,8 @@ pub struct Survey {
 /// Tries every containment, as a spawner of `exe` (see [`super::client::own_exe`]) for this state directory would.
 /// Blocking, for some milliseconds.
 pub fn best_containment(exe: &Path, state_dir: &Path) -> io::Result<Survey> {
-    let output = Command::new(exe).args(["__shim", "survey"]).arg(state_dir).env_clear().stdin(Stdio::null()).output()?;
+    let output =
+        Command::new(exe).args(["__shim", "survey"]).arg(state_dir).env_clear().stdin(Stdio::null()).output()?;
     serde_json::from_slice(&output.stdout).map_err(|_| {
         let said = String::from_utf8_lossy(&output.stderr);
         io::Error::other(format!("the survey of containments ended with {}: {}", output.status, said.trim()))
@@ -77,7 +77,7 @@ fn try_pidns() -> io::Result<()> {
 }
 
 fn try_clone(namespaces: i32, cgroup: Option<&File>) -> io::Result<()> {
-    let child = sys::clone(namespaces, cgroup.map(AsFd::as_fd), || -> Infallible { sys::exit(0) })?;
+    let child = sys::clone(namespaces, cgroup.map(AsFd::as_fd), || 0)?;
     match waitpid(child, None)? {
         WaitStatus::Exited(_, 0) => Ok(()),
         status => Err(io::Error::other(format!("the child ended with {status:?}"))),

@@ -72,9 +72,8 @@ fn living(note: &Note, group: Option<&Group>, entry: &str) -> io::Result<Vec<Pro
         Containment::Cgroup => Ok(group.map(Group::processes).unwrap_or_default()),
         // The kernel ends the rest of the namespace with it, and it is not gone before they are.
         Containment::Pidns => {
-            let init = note.init.and_then(|(pid, started)| {
-                Process::hold(pid).filter(|process| process.started == started)
-            });
+            let init =
+                note.init.and_then(|(pid, started)| Process::hold(pid).filter(|process| process.started == started));
             Ok(init.into_iter().collect())
         }
         Containment::Sweep => with_environment(entry),

@@ -18,34 +18,33 @@ use nix::{
     unistd::{ForkResult, Pid},
 };
 
-/// Forks; the child runs `child`, which never returns, and only the parent comes back.
-pub(super) fn fork(child: impl FnOnce() -> std::convert::Infallible) -> io::Result<Pid> {
+/// `CLONE_INTO_CGROUP` of `linux/sched.h`, beyond 32 bits and so not yet usable from `libc`.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Forks; the child runs `child` and ends with its status. Only the parent comes back.
+pub(super) fn fork(child: impl FnOnce() -> i32) -> io::Result<Pid> {
     // SAFETY: the process has one thread, so no lock is held by a thread that the child lacks.
     match unsafe { nix::unistd::fork() }? {
-        ForkResult::Child => match child() {},
+        ForkResult::Child => exit(child()),
         ForkResult::Parent { child } => Ok(child),
     }
 }
 
 /// Like [`fork`], with namespaces (`CLONE_NEW…`) and, if given, born in that cgroup.
-pub(super) fn clone(
-    namespaces: i32,
-    cgroup: Option<BorrowedFd<'_>>,
-    child: impl FnOnce() -> std::convert::Infallible,
-) -> io::Result<Pid> {
+pub(super) fn clone(namespaces: i32, cgroup: Option<BorrowedFd<'_>>, child: impl FnOnce() -> i32) -> io::Result<Pid> {
     // SAFETY: `clone_args` is plain numbers, for which all zeros is the documented default.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.flags = u64::from(namespaces.cast_unsigned());
     arguments.exit_signal = libc::SIGCHLD as u64;
     if let Some(cgroup) = cgroup {
-        arguments.flags |= libc::CLONE_INTO_CGROUP as u64;
+        arguments.flags |= CLONE_INTO_CGROUP;
         arguments.cgroup = cgroup.as_raw_fd() as u64;
     }
     // SAFETY: without CLONE_VM and without a stack this is a fork: the child goes on here on its own copy of memory.
     // The process has one thread. The kernel reads `arguments` and does not keep it.
     let outcome = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) };
     match Errno::result(outcome)? {
-        0 => match child() {},
+        0 => exit(child()),
         pid => Ok(Pid::from_raw(pid as i32)),
     }
 }
@@ -90,8 +89,7 @@ pub(super) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
 pub(super) fn pidfd_signal(process: BorrowedFd<'_>, signal: Signal) -> io::Result<()> {
     let none = ptr::null::<libc::siginfo_t>();
     // SAFETY: takes numbers and a null pointer, which stands for an ordinary signal.
-    let outcome =
-        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal as i32, none, 0) };
+    let outcome = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal as i32, none, 0) };
     Errno::result(outcome)?;
     Ok(())
 }
@@ -120,8 +118,7 @@ pub(super) fn close_from_on_exec(first: RawFd) {
 
 fn close_range(first: RawFd, flags: u32) -> bool {
     // SAFETY: takes numbers; what it closes is the caller's contract.
-    let outcome =
-        unsafe { libc::syscall(libc::SYS_close_range, first.cast_unsigned(), u32::MAX, flags) };
+    let outcome = unsafe { libc::syscall(libc::SYS_close_range, first.cast_unsigned(), u32::MAX, flags) };
     outcome == 0
 }
 

@@ -46,7 +46,10 @@ impl Inbox {
         while let Some(header) = self.bytes.first_chunk::<HEADER>() {
             let length = u32::from_le_bytes(*header) as usize;
             if length > self.max {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {length} bytes is too long")));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("a frame of {length} bytes is too long"),
+                ));
             }
             let Some(body) = self.bytes.get(HEADER..HEADER + length) else { break };
             let message = serde_json::from_slice(body).ok();
