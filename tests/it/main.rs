@@ -7,6 +7,7 @@ mod cli_jobs;
 mod cli_wait;
 mod house;
 mod http;
+mod http_load;
 mod played;
 mod schema;
 mod support;
