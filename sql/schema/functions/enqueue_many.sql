@@ -94,7 +94,7 @@ as $$
            case when jsonb_typeof(e.wish) <> 'object' then format('an object is needed, not %s', jsonb_typeof(e.wish))
                 when k.key is null then format('unknown key %s: the keys are %s', to_jsonb(left(v.key, 120)),
                                                (select string_agg(known.key, ', ') from known))
-                else format('%s must be a %s, not %s', v.key, k.types[1], jsonb_typeof(v.value)) end
+                else format('%s must be of type %s, not %s', v.key, k.types[1], jsonb_typeof(v.value)) end
       from jsonb_array_elements(wishes) with ordinality e (wish, place)
       left join lateral jsonb_each(case when jsonb_typeof(e.wish) = 'object' then e.wish end) v on true
       left join known k on k.key = v.key
