@@ -6,7 +6,7 @@
 use std::{
     fs::OpenOptions,
     io,
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::AsRawFd,
     os::unix::{fs::OpenOptionsExt, net::UnixStream},
     path::{Path, PathBuf},
     process::Stdio,
@@ -14,9 +14,9 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair};
+use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
 use tokio::{
-    io::{Interest, unix::AsyncFd},
+    io::Interest,
     process::{Child, Command},
     sync::watch,
     task::JoinHandle,
@@ -45,10 +45,10 @@ const START_WAIT: Duration = Duration::from_secs(10);
 #[error("ask the spawner: {0}")]
 pub struct LaunchError(#[from] io::Error);
 
-/// The socket to one living spawner.
+/// The socket to one living spawner. It keeps the bounds of messages, which its type does not know.
 #[derive(Debug)]
 struct Link {
-    socket: AsyncFd<OwnedFd>,
+    socket: tokio::net::UnixStream,
     pid: Option<u32>,
 }
 
@@ -161,10 +161,7 @@ impl Start {
             .stdout(Stdio::null())
             .stderr(complaints(&self.state_dir))
             .spawn()?;
-        let channel = Arc::new(Link {
-            socket: AsyncFd::register_with_interest(ours, Interest::READABLE | Interest::WRITABLE)?,
-            pid: child.id(),
-        });
+        let channel = Arc::new(Link { socket: tokio::net::UnixStream::from_std(ours.into())?, pid: child.id() });
         match timeout(START_WAIT + self.lock_wait, ready(&channel)).await {
             Ok(outcome) => outcome.map(|()| (child, channel)),
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the spawner did not become ready")),
@@ -223,27 +220,26 @@ fn complaints(state_dir: &Path) -> Stdio {
 }
 
 /// Waits for the one word of a spawner.
-async fn ready(channel: &Channel) -> io::Result<()> {
+async fn ready(link: &Link) -> io::Result<()> {
     let mut word = [0; 16];
-    let heard = channel
-        .socket
-        .async_io(Interest::READABLE, |socket| Ok(recv(socket.as_raw_fd(), &mut word, MsgFlags::empty())?))
-        .await?;
-    if &word[..heard] == super::spawner::READY {
-        Ok(())
-    } else {
-        Err(io::Error::other("the spawner ended at once; see shim.log in the state directory"))
+    loop {
+        link.socket.readable().await?;
+        match link.socket.try_read(&mut word) {
+            Ok(length) if &word[..length] == super::spawner::READY => return Ok(()),
+            Ok(_) => return Err(io::Error::other("the spawner ended at once; see shim.log in the state directory")),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 
-async fn send(channel: &Channel, request: &[u8], passed: &UnixStream) -> io::Result<()> {
+async fn send(link: &Link, request: &[u8], passed: &UnixStream) -> io::Result<()> {
     let passed = [passed.as_raw_fd()];
-    channel
-        .socket
-        .async_io(Interest::WRITABLE, |socket| {
+    link.socket
+        .async_io(Interest::WRITABLE, || {
             let parts = [io::IoSlice::new(request)];
             let rights = [ControlMessage::ScmRights(&passed)];
-            sendmsg::<()>(socket.as_raw_fd(), &parts, &rights, MsgFlags::MSG_NOSIGNAL, None)?;
+            sendmsg::<()>(link.socket.as_raw_fd(), &parts, &rights, MsgFlags::MSG_NOSIGNAL, None)?;
             Ok(())
         })
         .await
