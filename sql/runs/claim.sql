@@ -11,7 +11,7 @@
 -- rows: one a claimed job; the payload as text, since JSON that Postgres takes may be nested deeper than a reader likes
 -- guard: the claimant's own row is live; the job is claimable under its lock. A job whose gate runs elsewhere is left
 --        alone; of several with one gate only the first is taken; the unique index on running_gate has the last word.
--- index: jobs_claim
+-- index: jobs_claim, jobs_running_gate
 with me as materialized (
     select from orch.replicas where replica_id = $1 and state = 'live' and not draining
 ),
@@ -23,7 +23,9 @@ locked as materialized (
        and j.agent = any ($3)
        and ($8 is null or j.id = any ($8))
        and exists (select from me)
-       and (not $4 or j.gate is null or not exists (select from orch.jobs o where o.running_gate = j.gate))
+       -- hashed once, from the index alone: as many entries as gates are taken
+       and (not $4 or j.gate is null
+            or j.gate not in (select o.running_gate from orch.jobs o where o.running_gate is not null))
      order by j.priority desc, j.run_at, j.id
      limit cardinality($2)
        for update skip locked

@@ -5,6 +5,7 @@
 //! connection: no SET, no LISTEN, no session lock, no transaction that outlives a call.
 
 pub mod agents;
+pub mod bench;
 pub mod doctor;
 mod error;
 pub mod jobs;
@@ -134,6 +135,7 @@ impl Drop for Lent {
 pub fn all_statements() -> impl Iterator<Item = &'static Statement> {
     [
         agents::STATEMENTS,
+        bench::STATEMENTS,
         doctor::STATEMENTS,
         jobs::STATEMENTS,
         queue::STATEMENTS,

@@ -1,1 +1,172 @@
-//! (being built)
+//! A replica: claims jobs, has the spawner run them, renews its lease, settles what ended, reaps what others left.
+//!
+//! Owns the loops and what they share ([`Boot`]). Meets HTTP and CLI only in Postgres. Never forks, waits for or
+//! signals a process (that is `shim`), never decides what follows for a job (that is `orch.settle_rule`).
+//!
+//! A loop's body is a `tick`, idempotent and callable by a test; a loop that errors logs once and goes on; a loop that
+//! ends stops the replica with an error.
+
+mod boot;
+mod cancel;
+mod claim;
+mod give_up;
+mod launch;
+mod local;
+mod outage;
+mod outcome;
+mod reap;
+mod recover;
+mod renew;
+mod settle;
+mod stamp;
+mod state_dir;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+pub use boot::Boot;
+pub use reap::{Done, Reaper};
+pub use state_dir::StateDir;
+use tokio::{sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{agents::Agent, config::Settings, db::Db, model::ReplicaId, shim};
+
+/// How a replica is told to stop.
+#[derive(Debug, Clone, Default)]
+pub struct Shutdown {
+    /// Stop claiming; live runs may finish within `drain_grace`.
+    pub drain: CancellationToken,
+    /// Do not wait: interrupt live runs now.
+    pub now: CancellationToken,
+}
+
+/// The agents that a replica serves, exchanged whole when the file is read again.
+pub type Agents = Arc<BTreeMap<String, Agent>>;
+
+/// What a replica is started with.
+#[derive(Debug)]
+pub struct Start {
+    /// Every setting.
+    pub settings: Settings,
+    /// The pool.
+    pub db: Db,
+    /// A pool of one connection, for renewals alone.
+    pub renewals: Db,
+    /// The state directory, locked.
+    pub state_dir: StateDir,
+    /// The agents, and each later reading of them.
+    pub agents: watch::Receiver<Agents>,
+    /// How it is stopped.
+    pub shutdown: Shutdown,
+}
+
+/// Runs a replica until it is told to stop. `ready` is called once it is registered and claims.
+///
+/// # Errors
+/// Where it cannot start (another live replica, no database, no spawner), or where a loop ended that must not.
+pub async fn run(start: Start, ready: impl FnOnce(ReplicaId)) -> anyhow::Result<()> {
+    let spawner = shim::client::Spawner::start(
+        shim::client::own_exe(),
+        start.state_dir.path().to_owned(),
+        start.settings.kill_grace,
+    )
+    .await
+    .context("start the spawner")?;
+    let mut ready = Some(ready);
+    let ended = loop {
+        match boot_once(&start, &spawner, &mut ready).await {
+            Ok(Ended::Stopped) => break Ok(()),
+            // Declared dead: everything of the old name is over. What goes on is a new boot with a new name.
+            Ok(Ended::DeclaredDead) => info!("registering anew after having been declared dead"),
+            Err(error) => break Err(error),
+        }
+    };
+    spawner.shutdown().await;
+    ended
+}
+
+enum Ended {
+    Stopped,
+    DeclaredDead,
+}
+
+async fn boot_once(
+    start: &Start,
+    spawner: &shim::client::Spawner,
+    ready: &mut Option<impl FnOnce(ReplicaId)>,
+) -> anyhow::Result<Ended> {
+    let (boot, queues) = Boot::new(start, spawner.clone());
+    let former = boot.register().await?;
+    let mut loops = JoinSet::new();
+    // Renewals begin with the registration: settling a former boot's runs may take longer than a lease.
+    let renewals = renew::spawn(&boot, start.renewals.clone()).context("start the renewal thread")?;
+    // The loops that settle and stamp end when the last run has ended; the others when they are told to.
+    loops.spawn(settle::run(boot.clone(), queues.settlements));
+    loops.spawn(stamp::run(boot.clone(), queues.stamps));
+
+    let recovered = tokio::select! {
+        recovered = recover::former_boots(&boot, former) => recovered,
+        () = boot.over() => Ok(()),
+    };
+    if let Err(error) = recovered {
+        renewals.stop();
+        boot.leave().await;
+        return Err(error);
+    }
+    loops.spawn(reap::run(boot.clone()));
+    loops.spawn(claim::run(boot.clone()));
+    loops.spawn(cancel::run(boot.clone()));
+    loops.spawn(boot.clone().follow_agents());
+    if let Some(ready) = ready.take() {
+        ready(boot.replica_id());
+    }
+
+    let broken = tokio::select! {
+        () = boot.over() => None,
+        name = first_end(&mut loops) => Some(name),
+    };
+    boot.stop_claiming();
+    drain(&boot, &start.shutdown).await;
+    renewals.stop();
+    if let Some(name) = broken {
+        anyhow::bail!("the {name} loop ended, which it must not; see the log above");
+    }
+    if boot.declared_dead().is_cancelled() && !start.shutdown.drain.is_cancelled() {
+        return Ok(Ended::DeclaredDead);
+    }
+    boot.leave().await;
+    Ok(Ended::Stopped)
+}
+
+/// Which loop ended although nobody told it to.
+async fn first_end(loops: &mut JoinSet<&'static str>) -> String {
+    match loops.join_next().await {
+        Some(Ok(name)) => name.to_owned(),
+        Some(Err(error)) => format!("unknown ({error})"),
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for the live runs: as long as `drain_grace` allows, then interrupts what is left and waits for its settle.
+async fn drain(boot: &Arc<Boot>, shutdown: &Shutdown) {
+    let live = boot.local().len();
+    let grace = boot.settings().drain_grace;
+    if live > 0 && !boot.declared_dead().is_cancelled() {
+        info!(live, grace_ms = grace.as_millis() as u64, "draining: waiting for live runs");
+        tokio::select! {
+            () = boot.local().empty() => return,
+            () = tokio::time::sleep(grace) => {}
+            () = shutdown.now.cancelled() => {}
+            () = boot.declared_dead().cancelled() => {}
+        }
+        info!(live = boot.local().len(), "interrupting the runs that are still live");
+    }
+    boot.local().order_all(local::Order::Stop);
+    // The database may be away: what ended is in exit.json then, and the next boot settles it.
+    let patience = boot.settings().kill_grace * 2 + Duration::from_secs(10);
+    if tokio::time::timeout(patience, boot.local().empty()).await.is_err() {
+        warn!(runs = boot.local().len(), "leaving runs unsettled; the next boot on this state directory settles them");
+    }
+}

@@ -1,0 +1,9 @@
+-- Enqueue the jobs of one pass of the bench, in one call.
+--
+-- $1 text     agent
+-- $2 bigint   how many
+-- rows: one: the first and the last job_id; they are the only jobs made in between
+-- guard: none; the database is the bench's own
+-- index: none
+select min(e.id) as first, max(e.id) as last
+  from (select orch.enqueue($1, project => 'bench') as id from generate_series(1::bigint, $2)) e

@@ -1,0 +1,37 @@
+//! What `orch bench` asks of its own database.
+
+use super::{Db, Error, Result, Statement, statement};
+
+const ENQUEUE: Statement = statement!("bench/enqueue", [TEXT, INT8]);
+const MEASURE: Statement = statement!("bench/measure", [INT8, INT8]);
+
+pub(super) const STATEMENTS: &[&Statement] = &[&ENQUEUE, &MEASURE];
+
+/// How far a pass of the bench has come.
+#[derive(Debug, Clone, Copy)]
+pub struct Pass {
+    /// Jobs that have not finished.
+    pub live: i64,
+    /// Runs that succeeded.
+    pub succeeded: i64,
+    /// From the first claim to the last settle.
+    pub seconds: Option<f64>,
+}
+
+impl Db {
+    /// Enqueues `count` jobs in one call; returns the first and the last number.
+    pub async fn enqueue_for_bench(&self, agent: &str, count: i64) -> Result<(i64, i64)> {
+        let row = self.query_opt(&ENQUEUE, &[&agent, &count]).await?.ok_or_else(nothing)?;
+        Ok((row.try_get("first")?, row.try_get("last")?))
+    }
+
+    /// Looks at the jobs of a pass.
+    pub async fn measure_for_bench(&self, first: i64, last: i64) -> Result<Pass> {
+        let row = self.query_opt(&MEASURE, &[&first, &last]).await?.ok_or_else(nothing)?;
+        Ok(Pass { live: row.try_get("live")?, succeeded: row.try_get("succeeded")?, seconds: row.try_get("seconds")? })
+    }
+}
+
+fn nothing() -> Error {
+    Error::Server { code: "?????".into(), message: "an aggregate without a row".into() }
+}

@@ -1,0 +1,39 @@
+//! A database and a state directory for one bench, gone after it.
+
+use tokio_postgres::{Client, Config, NoTls};
+use tracing::warn;
+use uuid::Uuid;
+
+/// A migrated database of the bench's own.
+#[derive(Debug)]
+pub(super) struct Scratch {
+    admin: Client,
+    name: String,
+    /// How to connect to it.
+    pub config: Config,
+    /// Where its replica keeps its state.
+    pub state_dir: tempfile::TempDir,
+}
+
+impl Scratch {
+    /// Makes it beside the database that `config` leads to.
+    pub(super) async fn create(config: &Config) -> anyhow::Result<Self> {
+        let (admin, connection) = config.connect(NoTls).await?;
+        tokio::spawn(connection);
+        let name = format!("orch_bench_{}", Uuid::new_v4().simple());
+        // A name cannot be a parameter; this one is made of hexadecimal digits.
+        admin.batch_execute(&format!("create database {name}")).await?;
+        let mut config = config.clone();
+        config.dbname(&name);
+        crate::db::schema::migrate(&config).await?;
+        let state_dir = tempfile::Builder::new().prefix("orch-bench-").tempdir()?;
+        Ok(Self { admin, name, config, state_dir })
+    }
+
+    /// Drops it.
+    pub(super) async fn drop(self) {
+        if let Err(error) = self.admin.batch_execute(&format!("drop database {} with (force)", self.name)).await {
+            warn!(%error, database = self.name, "failed to drop the bench's database; drop it by hand");
+        }
+    }
+}

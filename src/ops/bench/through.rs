@@ -1,0 +1,108 @@
+//! The whole system: a replica of the bench's own, from the enqueue to the settled row.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use tokio::{sync::watch, task::JoinHandle};
+
+use super::scratch::Scratch;
+use crate::{
+    agents::{Agent, Stdin},
+    config::Settings,
+    db::Db,
+    model::{Backoff, OnLost},
+    replica::{self, Shutdown, Start, StateDir},
+};
+
+/// The agent whose runs are measured.
+const AGENT: &str = "bench-true";
+/// A pass that takes longer than this has not been slow, it hangs.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Between two looks, rare enough not to be part of what is measured.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// A replica in this process, on the scratch database.
+#[derive(Debug)]
+pub(super) struct Replica {
+    db: Db,
+    shutdown: Shutdown,
+    task: JoinHandle<anyhow::Result<()>>,
+    _agents: watch::Sender<replica::Agents>,
+}
+
+impl Replica {
+    pub(super) async fn start(mut settings: Settings, scratch: &Scratch, concurrency: usize) -> anyhow::Result<Self> {
+        settings.max_concurrency = concurrency;
+        settings.state_dir = scratch.state_dir.path().to_owned();
+        settings.agents = BTreeMap::from([(AGENT.to_owned(), agent())]);
+        let state_dir = StateDir::open(&settings.state_dir)?;
+        let (agents, receiver) = watch::channel(Arc::new(settings.agents.clone()));
+        let shutdown = Shutdown::default();
+        let db = Db::new(scratch.config.clone(), settings.pool_size, settings.prepared_statements)?;
+        let start = Start {
+            db: db.clone(),
+            renewals: Db::new(scratch.config.clone(), 1, settings.prepared_statements)?,
+            settings,
+            state_dir,
+            agents: receiver,
+            shutdown: shutdown.clone(),
+        };
+        let (ready, is_ready) = tokio::sync::oneshot::channel();
+        let mut task = tokio::spawn(replica::run(start, move |_| drop(ready.send(()))));
+        tokio::select! {
+            _ = is_ready => {}
+            ended = &mut task => {
+                ended??;
+                bail!("the bench's replica ended before it was ready");
+            }
+        }
+        Ok(Self { db, shutdown, task, _agents: agents })
+    }
+
+    /// Enqueues so many jobs in one call and says how many a second ended, from the first claim to the last settle.
+    pub(super) async fn pass(&self, runs: usize) -> anyhow::Result<f64> {
+        let (first, last) = self.db.enqueue_for_bench(AGENT, runs as i64).await.context("failed to enqueue")?;
+        let begun = Instant::now();
+        loop {
+            let pass = self.db.measure_for_bench(first, last).await?;
+            if let (0, Some(seconds)) = (pass.live, pass.seconds) {
+                let succeeded = pass.succeeded as usize;
+                anyhow::ensure!(succeeded == runs, "only {succeeded} of {runs} runs succeeded");
+                return Ok(super::per_second(runs, Duration::from_secs_f64(seconds)));
+            }
+            if begun.elapsed() > PATIENCE || self.task.is_finished() {
+                bail!("{} of {runs} runs did not end; see the log", pass.live);
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    pub(super) async fn stop(self) -> anyhow::Result<()> {
+        self.shutdown.drain.cancel();
+        self.task.await?
+    }
+}
+
+fn agent() -> Agent {
+    Agent {
+        name: AGENT.to_owned(),
+        command: vec!["/bin/true".to_owned()],
+        env: BTreeMap::new(),
+        pass_env: Vec::new(),
+        cwd: None,
+        user: None,
+        stdin: Stdin::Null,
+        timeout: None,
+        max_attempts: 1,
+        backoff: Backoff::default(),
+        on_lost: OnLost::Requeue,
+        containment: None,
+        memory_max: None,
+        pids_max: None,
+        success_codes: vec![0],
+    }
+}

@@ -1,0 +1,142 @@
+//! The loop that claims: as many jobs as there are free slots, in one statement.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::sleep,
+};
+use tracing::{debug, warn};
+
+use super::{
+    Boot, launch,
+    outage::{Outage, jittered},
+};
+use crate::{
+    db::{Error, Result, runs::Claimed},
+    model::RunId,
+};
+
+/// The most jobs of one claim: beyond this a batch costs latency and gains nothing.
+const BATCH: usize = 100;
+
+/// The constraint that has the last word on gates: a job refused by it only found its gate taken.
+pub(super) const GATE_CONSTRAINT: &str = "jobs_running_gate";
+
+/// Claims until the boot stops claiming.
+pub(super) async fn run(boot: Arc<Boot>) -> &'static str {
+    let mut outage = Outage::new("claim jobs", Duration::from_secs(5));
+    while !boot.claiming_ends().is_cancelled() {
+        let pause = match tick(&boot).await {
+            Ok(Ticked::More) => {
+                outage.worked();
+                continue;
+            }
+            Ok(Ticked::Idle) => {
+                outage.worked();
+                boot.spawn_trouble.left().unwrap_or_else(|| jittered(boot.settings().poll_interval))
+            }
+            Err(error) => outage.failed(&error),
+        };
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = boot.claim_nudge.notified(), if boot.spawn_trouble.left().is_none() => {}
+            () = boot.over() => break,
+        }
+    }
+    boot.over().await;
+    "claim"
+}
+
+/// What a tick came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Ticked {
+    /// Something was claimed: look again as soon as a slot is free.
+    More,
+    /// The queue has nothing more for this replica at the moment.
+    Idle,
+}
+
+/// Waits for a free slot, then claims for all that are free, and begins what it got.
+pub(super) async fn tick(boot: &Arc<Boot>) -> Result<Ticked> {
+    if boot.spawn_trouble.left().is_some() {
+        return Ok(Ticked::Idle);
+    }
+    let agents: Vec<String> = boot.agents().keys().cloned().collect();
+    let mut slots = tokio::select! {
+        slots = free_slots(boot.slots()) => slots,
+        () = boot.over() => return Ok(Ticked::Idle),
+    };
+    if agents.is_empty() {
+        return Ok(Ticked::Idle);
+    }
+    let wanted = slots.len();
+    let run_ids: Vec<RunId> = (0..wanted).map(|_| RunId::new()).collect();
+    boot.local().claiming(&run_ids);
+    let claimed = match boot.db().claim_jobs(&boot.claimant(), &agents, &run_ids, None).await {
+        Err(error) if error.is_about_data() => {
+            warn!(%error, "a claim was refused; repeating it one job at a time");
+            one_by_one(boot, &agents, &run_ids).await
+        }
+        claimed => claimed,
+    };
+    let claimed = claimed.inspect_err(|_| boot.local().claimed(&run_ids))?;
+    let count = claimed.len();
+    for (job, slot) in claimed.into_iter().zip(slots.drain(..)) {
+        debug!(job_id = %job.owned.job_id(), run_id = %job.owned.run_id(), attempt = job.attempt, "claimed");
+        let orders = boot.local().begin(job.owned.run_id(), job.owned.job_id());
+        tokio::spawn(launch::run(boot.clone(), job, orders, slot));
+    }
+    boot.local().claimed(&run_ids);
+    // Fewer than wanted is not the end of the queue: jobs of one gate that stood side by side count as one.
+    Ok(if count > 0 { Ticked::More } else { Ticked::Idle })
+}
+
+/// One bad row stops nobody: each of the jobs that the claim looked at is claimed by itself, and one that cannot be is
+/// held with the database's words.
+async fn one_by_one(boot: &Boot, agents: &[String], run_ids: &[RunId]) -> Result<Vec<Claimed>> {
+    let mut claimed = Vec::new();
+    let mut names = run_ids.iter();
+    let Some(mut name) = names.next() else { return Ok(claimed) };
+    for job_id in boot.db().list_claimable(agents, run_ids.len() + 10).await? {
+        match boot.db().claim_jobs(&boot.claimant(), agents, std::slice::from_ref(name), Some(&[job_id.0])).await {
+            Ok(one) => {
+                if !one.is_empty() {
+                    claimed.extend(one);
+                    match names.next() {
+                        Some(next) => name = next,
+                        None => break,
+                    }
+                }
+            }
+            Err(error) if error.constraint() == Some(GATE_CONSTRAINT) => {}
+            Err(error @ (Error::Data { .. } | Error::Refused { .. })) => {
+                warn!(%job_id, %error, "a job cannot be claimed; holding it");
+                boot.db().hold_offender(job_id, &format!("it could not be claimed: {error}")).await?;
+            }
+            // What was claimed so far is begun; the rest waits for the next tick.
+            Err(error) if claimed.is_empty() => return Err(error),
+            Err(error) => {
+                warn!(%error, "stopped repeating a claim");
+                break;
+            }
+        }
+    }
+    Ok(claimed)
+}
+
+/// At least one free slot, and as many more as are free at that moment.
+async fn free_slots(slots: &Arc<Semaphore>) -> Vec<OwnedSemaphorePermit> {
+    let mut free = Vec::new();
+    if let Ok(first) = slots.clone().acquire_owned().await {
+        free.push(first);
+    }
+    // Slots that are freed together are claimed for together, without waiting for any.
+    while free.len() < BATCH {
+        match slots.clone().try_acquire_owned() {
+            Ok(more) => free.push(more),
+            Err(_) => break,
+        }
+    }
+    free
+}

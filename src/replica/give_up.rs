@@ -1,0 +1,158 @@
+//! Making sure that nothing of a run lives, or ever will: by its lock, `void`, and a sweep that finds nothing.
+//!
+//! Whoever holds the run's lock decides whether it ever starts. Nothing here believes a pid.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::{Boot, launch, local::Order};
+use crate::{
+    db::runs::{Ending, Owned},
+    model::{ClosedBy, Outcome, RunId},
+    shim::{
+        client::{attach, sweep},
+        protocol::{Exit, Reason, RunDir, RunLock},
+    },
+};
+
+/// Between two looks at something that nobody announces: a lock, an emptied tree.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// What is known of a run once nothing of it lives.
+#[derive(Debug)]
+pub(super) struct Remains {
+    /// What its shim wrote, if it came that far.
+    pub exit: Option<Exit>,
+    /// How many processes the sweep ended.
+    pub killed: u32,
+    /// Its `spec.json` still stands, or there never was a directory: the program was never started.
+    pub never_began: bool,
+}
+
+/// Ends a live shim's tree with `grace` between TERM and KILL, waits until its lock is free, forbids a late start, and
+/// sweeps until nothing is left. Takes as long as it takes: a run is not settled while anything of it lives.
+pub(super) async fn make_sure_nothing_lives(dir: &RunDir, grace: Duration) -> Remains {
+    let run_id = dir.run_id();
+    let lock = loop {
+        match take_lock(dir).await {
+            Some(lock) => break Arc::new(lock),
+            None => end_live_shim(dir, grace).await,
+        }
+    };
+    let mut killed = 0;
+    let mut said = false;
+    loop {
+        let swept = {
+            let (dir, lock) = (dir.clone(), lock.clone());
+            launch::blocking(move || sweep(&dir, &lock)).await
+        };
+        match swept {
+            Ok(swept) => {
+                killed += swept.killed;
+                if swept.remaining == 0 {
+                    break;
+                }
+                if !said {
+                    warn!(%run_id, remaining = swept.remaining, "processes of a run do not end; it is not settled while they live");
+                    said = true;
+                }
+            }
+            Err(error) => launch::log_dir_error(run_id, &error),
+        }
+        sleep(LOOK_AGAIN * 4).await;
+    }
+    let looked = {
+        let dir = dir.clone();
+        launch::blocking(move || {
+            let never_began = dir.spec_path().try_exists()? || !dir.log_path().try_exists()?;
+            Ok((dir.read_exit()?, never_began))
+        })
+        .await
+    };
+    drop(lock);
+    match looked {
+        Ok((exit, never_began)) => Remains { exit, killed, never_began },
+        Err(error) => {
+            launch::log_dir_error(run_id, &error);
+            Remains { exit: None, killed, never_began: false }
+        }
+    }
+}
+
+/// The run's lock with `void` written under it; `None` while a shim holds it.
+async fn take_lock(dir: &RunDir) -> Option<RunLock> {
+    let run_id = dir.run_id();
+    let dir = dir.clone();
+    let taken = launch::blocking(move || {
+        let Some(lock) = dir.try_lock_or_make()? else { return Ok(None) };
+        if dir.read_exit()?.is_none() {
+            dir.write_void(&lock)?;
+        }
+        Ok(Some(lock))
+    })
+    .await;
+    match taken {
+        Ok(lock) => lock,
+        Err(error) => {
+            launch::log_dir_error(run_id, &error);
+            sleep(LOOK_AGAIN * 20).await;
+            None
+        }
+    }
+}
+
+async fn end_live_shim(dir: &RunDir, grace: Duration) {
+    match attach(dir).await {
+        Ok(Some(mut handle)) => {
+            handle.terminate(grace, Reason::Stop).await;
+            handle.ended().await;
+            // It waits a moment for this, then lets go of the lock.
+            handle.stored().await;
+        }
+        Ok(None) => {}
+        Err(error) => {
+            warn!(run_id = %dir.run_id(), %error, "a shim holds the run's lock and does not answer; waiting for it")
+        }
+    }
+    sleep(LOOK_AGAIN).await;
+}
+
+/// Gives up a run that the database lists as ours and of which nothing is known here: the reply to its claim was lost.
+pub(super) async fn give_up(boot: Arc<Boot>, owned: Owned) {
+    let (run_id, job_id) = (owned.run_id(), owned.job_id());
+    // Known from now on, so that the next renewal does not begin this again.
+    let _orders = boot.local().begin(run_id, job_id);
+    boot.local().settling(run_id);
+    info!(%job_id, %run_id, "giving up a run that the database lists and nobody here knows");
+    let dir = RunDir::new(&boot.settings().state_dir, run_id);
+    make_sure_nothing_lives(&dir, boot.settings().kill_grace).await;
+    let ending = Ending::bare(Outcome::Interrupted, ClosedBy::Owner, "given up: the reply to its claim was lost");
+    launch::finish(&boot, owned, ending, None, dir).await;
+}
+
+/// Answers for a job that was taken from this replica: its old process is ended, then the job may be claimed again.
+pub(super) async fn end_taken(boot: Arc<Boot>, job_id: crate::model::JobId, run_id: Option<RunId>) {
+    if let Some(run_id) = run_id {
+        if boot.local().order(run_id, Order::Fence) || boot.local().knows(run_id) {
+            // Its own task ends and settles it (and is told that it is no longer ours); the next renewal comes back here.
+            return;
+        }
+        let dir = RunDir::new(&boot.settings().state_dir, run_id);
+        if dir.path().exists() {
+            make_sure_nothing_lives(&dir, boot.settings().kill_grace).await;
+            launch::retire(dir).await;
+        }
+    }
+    match boot.db().acknowledge_ended(boot.replica_id(), job_id, run_id).await {
+        Ok(true) => {
+            info!(%job_id, "the old process is gone; the job may run again");
+            boot.claim_nudge.notify_one();
+        }
+        Ok(false) => {}
+        Err(error) => {
+            warn!(%job_id, %error, "failed to acknowledge that the old process is gone; the next renewal tries again")
+        }
+    }
+}

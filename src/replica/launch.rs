@@ -1,0 +1,244 @@
+//! One run, from the claim to the answered settle: prepare, launch, watch, judge, settle, retire.
+//!
+//! Owns the slot until the settle is answered, since capacity is the count of running rows.
+
+use std::{io, sync::Arc, time::Duration};
+
+use tokio::{sync::OwnedSemaphorePermit, sync::watch, time::Instant};
+use tracing::{debug, error, info, warn};
+
+use super::{Boot, give_up, local::Order, outcome};
+use crate::{
+    agents::{self, Agent, JobFacts},
+    db::runs::{Claimed, Ending, Owned, Process},
+    model::{ClosedBy, Outcome, RunId},
+    shim::{
+        client::{Ended, NotStarted, RunHandle},
+        protocol::{RunDir, Spec, Started, Stdin},
+    },
+};
+
+/// Looks after a claimed run until it is answered for. `permit` is its slot.
+pub(super) async fn run(
+    boot: Arc<Boot>,
+    claimed: Claimed,
+    orders: watch::Receiver<Option<Order>>,
+    permit: OwnedSemaphorePermit,
+) {
+    let run_id = claimed.owned.run_id();
+    let dir = RunDir::new(&boot.settings().state_dir, run_id);
+    let (ending, handle) = execute(&boot, &claimed, &dir, orders).await;
+    finish(&boot, claimed.owned, ending, handle, dir).await;
+    drop(permit);
+    boot.claim_nudge.notify_one();
+}
+
+/// Settles a run that has ended, until the database has answered, then lets go of its directory.
+pub(super) async fn finish(boot: &Boot, owned: Owned, ending: Ending, handle: Option<RunHandle>, dir: RunDir) {
+    let (run_id, job_id) = (owned.run_id(), owned.job_id());
+    let (outcome, error) = (ending.outcome, ending.error.clone());
+    boot.local().settling(run_id);
+    match super::settle::settle(boot, owned.ended(ending)).await {
+        Some(status) => info!(%job_id, %run_id, %outcome, next = %status, error, "run settled"),
+        None => info!(%job_id, %run_id, %outcome, error, "run ended, and is no longer this replica's"),
+    }
+    if let Some(handle) = handle {
+        handle.stored().await;
+    }
+    retire(dir).await;
+    boot.local().end(run_id);
+}
+
+/// Keeps the output and removes the rest; what cannot be removed now is tried again at the next start.
+pub(super) async fn retire(dir: RunDir) {
+    let run_id = dir.run_id();
+    match blocking(move || dir.retire()).await {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => warn!(%run_id, %error, "failed to retire the run's directory; the next start tries again"),
+    }
+}
+
+async fn execute(
+    boot: &Boot,
+    claimed: &Claimed,
+    dir: &RunDir,
+    mut orders: watch::Receiver<Option<Order>>,
+) -> (Ending, Option<RunHandle>) {
+    let catalogue = boot.agents();
+    let Some(agent) = catalogue.get(&claimed.agent) else {
+        let error = format!("agent {:?} is no longer in this replica's orch.toml", claimed.agent);
+        return (Ending::bare(Outcome::Interrupted, ClosedBy::Owner, error), None);
+    };
+    let payload = claimed.payload.clone();
+    let spec = match spec(boot, claimed, agent, dir) {
+        Ok(spec) => spec,
+        Err(error) => return (Ending::bare(Outcome::SpawnFailed, ClosedBy::Owner, error), None),
+    };
+    let made = {
+        let dir = dir.clone();
+        blocking(move || dir.create(&spec, payload.as_bytes())).await
+    };
+    if let Err(error) = made {
+        let message = format!("failed to prepare the run's directory: {error}");
+        boot.spawn_trouble.trouble(&message);
+        return (Ending::bare(Outcome::Interrupted, ClosedBy::Owner, message), None);
+    }
+    if orders.borrow().is_some() {
+        return (stopped_before_start(*orders.borrow()), None);
+    }
+    match boot.spawner().launch(dir).await {
+        Ok(handle) => watch_run(boot, &claimed.owned, dir, handle, &mut orders, agent).await,
+        Err(error) => {
+            let message = error.to_string();
+            boot.spawn_trouble.trouble(&message);
+            (Ending::bare(Outcome::Interrupted, ClosedBy::Owner, message), None)
+        }
+    }
+}
+
+fn stopped_before_start(order: Option<Order>) -> Ending {
+    match order {
+        Some(Order::Cancel) => Ending::bare(Outcome::Cancelled, ClosedBy::Owner, "cancelled before it started"),
+        _ => Ending::bare(Outcome::Interrupted, ClosedBy::Owner, "stopped before it started"),
+    }
+}
+
+/// What the shim is to start; an error is the job's own and would be the same next time.
+fn spec(boot: &Boot, claimed: &Claimed, agent: &Agent, dir: &RunDir) -> Result<Spec, String> {
+    let payload: serde_json::Value = serde_json::from_str(&claimed.payload)
+        .map_err(|error| format!("the payload cannot be read (JSON nested deeper than 127 levels?): {error}"))?;
+    let facts = JobFacts {
+        job_id: claimed.owned.job_id(),
+        run_id: claimed.owned.run_id(),
+        attempt: claimed.attempt,
+        project: claimed.project.clone(),
+        payload_file: dir.payload_path(),
+        result_file: dir.result_path(),
+        previous_error: claimed.previous_error.clone(),
+    };
+    let command = agents::render(agent, &facts, &payload, &|name| std::env::var_os(name))
+        .map_err(|error| format!("failed to make the command of agent {:?}: {error}", agent.name))?;
+    Ok(Spec {
+        run_id: claimed.owned.run_id(),
+        job_id: claimed.owned.job_id(),
+        replica_id: claimed.owned.replica_id(),
+        argv: command.argv,
+        env: command.env,
+        cwd: command.cwd,
+        user: agent.user.clone(),
+        stdin: match agent.stdin {
+            agents::Stdin::Payload => Stdin::Payload,
+            agents::Stdin::Null => Stdin::Null,
+        },
+        timeout_ms: claimed.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
+        kill_grace_ms: boot.settings().kill_grace.as_millis() as u64,
+        containment: agent.containment,
+        memory_max: agent.memory_max,
+        pids_max: agent.pids_max,
+        log_cap: boot.settings().log_cap,
+    })
+}
+
+/// Watches a launched or attached run until nothing of it is left.
+pub(super) async fn watch_run(
+    boot: &Boot,
+    owned: &Owned,
+    dir: &RunDir,
+    mut handle: RunHandle,
+    orders: &mut watch::Receiver<Option<Order>>,
+    agent: &Agent,
+) -> (Ending, Option<RunHandle>) {
+    let run_id = owned.run_id();
+    let grace = boot.settings().kill_grace;
+    let mut order: Option<Order> = *orders.borrow_and_update();
+    if let Some(order) = order {
+        handle.terminate(grace, order.reason()).await;
+    }
+    let mut began: Option<(Started, Instant)> = None;
+    let mut failed = false;
+    let ended = loop {
+        tokio::select! {
+            event = next_event(&mut handle, began.is_none() && !failed) => match event {
+                Event::Ended(ended) => break ended,
+                Event::Started(Ok(started)) => {
+                    boot.spawn_trouble.over();
+                    for remark in &started.remarks {
+                        warn!(%run_id, remark, "the run could not be held as its agent asks");
+                    }
+                    // A stamp that is lost with its loop is made up for by the settle.
+                    let _ = boot.stamps().send((owned.job_id(), run_id, process(&started)));
+                    began = Some((started, Instant::now()));
+                }
+                Event::Started(Err(error)) => {
+                    if let NotStarted::Failed(error) = error && error.temporary {
+                        boot.spawn_trouble.trouble(&error.message);
+                    }
+                    failed = true;
+                }
+            },
+            changed = orders.changed(), if order.is_none() => {
+                if changed.is_err() {
+                    // Nobody can order anything any more: the process is about to end.
+                    std::future::pending::<()>().await;
+                }
+                order = *orders.borrow_and_update();
+                if let Some(order) = order {
+                    handle.terminate(grace, order.reason()).await;
+                }
+            }
+        }
+    };
+    let lasted = began.as_ref().map(|(_, at)| at.elapsed());
+    let started = began.map(|(started, _)| started);
+    match ended {
+        Ended::Exit(exit) => (outcome::judge(&exit, &agent.success_codes, ClosedBy::Owner, lasted), Some(handle)),
+        Ended::ShimGone => (after_shim(dir, started, agent, lasted).await, None),
+    }
+}
+
+enum Event {
+    Started(Result<Started, NotStarted>),
+    Ended(Ended),
+}
+
+/// What a run's handle tells next; may be dropped and asked again.
+async fn next_event(handle: &mut RunHandle, starting: bool) -> Event {
+    if starting { Event::Started(handle.started().await) } else { Event::Ended(handle.ended().await) }
+}
+
+pub(super) fn process(started: &Started) -> Process {
+    Process { pid: started.pid, pid_started: started.pid_started, containment: started.containment }
+}
+
+/// The shim went without a word. Its lock says when it is gone; then its tree is swept and found empty, and only then
+/// is there anything to say about the run.
+async fn after_shim(dir: &RunDir, started: Option<Started>, agent: &Agent, lasted: Option<Duration>) -> Ending {
+    let run_id = dir.run_id();
+    let remains = give_up::make_sure_nothing_lives(dir, Duration::ZERO).await;
+    if let Some(exit) = remains.exit {
+        return outcome::judge(&exit, &agent.success_codes, ClosedBy::Owner, lasted);
+    }
+    if started.is_none() && remains.killed == 0 && remains.never_began {
+        debug!(%run_id, "the run was never begun");
+        return Ending::bare(Outcome::Interrupted, ClosedBy::Owner, "the spawner went away before the run began");
+    }
+    error!(%run_id, killed = remains.killed, "the run's shim died; what it held is ended");
+    let error = format!("the run's shim died; {} of its processes were ended", remains.killed);
+    let mut ending = Ending::bare(Outcome::Lost, ClosedBy::Owner, error);
+    ending.process = started.as_ref().map(process);
+    ending.lasted = lasted;
+    ending
+}
+
+/// File work beside the loops.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+/// For logs: the run's directory could not be asked.
+pub(super) fn log_dir_error(run_id: RunId, error: &io::Error) {
+    warn!(%run_id, %error, "failed to look into the run's directory; trying again");
+}

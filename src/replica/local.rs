@@ -1,0 +1,168 @@
+//! The runs that this process knows of: what the reconcile compares the database's answer with.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::watch;
+
+use crate::{
+    model::{JobId, RunId},
+    shim::protocol::Reason,
+};
+
+/// Why a live run is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Its job is to be cancelled.
+    Cancel,
+    /// The replica stops.
+    Stop,
+    /// The database does not grant it (any more): taken by an operator, or unknown there.
+    Fence,
+}
+
+impl Order {
+    /// As the shim is told.
+    pub(super) const fn reason(self) -> Reason {
+        match self {
+            Self::Cancel => Reason::Cancel,
+            Self::Stop => Reason::Stop,
+            Self::Fence => Reason::GivenUp,
+        }
+    }
+}
+
+/// The runs that this process knows of.
+#[derive(Debug)]
+pub struct LocalRuns {
+    inner: Mutex<Inner>,
+    count: watch::Sender<usize>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Sent in a claim whose reply has not been dealt with.
+    claiming: HashSet<RunId>,
+    runs: HashMap<RunId, Local>,
+}
+
+#[derive(Debug)]
+struct Local {
+    job_id: JobId,
+    order: watch::Sender<Option<Order>>,
+    settling: bool,
+}
+
+impl Default for LocalRuns {
+    fn default() -> Self {
+        Self { inner: Mutex::default(), count: watch::Sender::new(0) }
+    }
+}
+
+/// What was known at one moment: taken before a renewal is sent, compared when its answer is there.
+#[derive(Debug)]
+pub struct Known {
+    /// Everything: claims under way, live and settling runs.
+    pub all: HashSet<RunId>,
+    /// Live runs whose claim was acknowledged; the database must list them.
+    pub live: Vec<RunId>,
+}
+
+impl LocalRuns {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing that holds this lock can panic half-way through a change.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A claim with these names is about to be sent.
+    pub fn claiming(&self, run_ids: &[RunId]) {
+        self.lock().claiming.extend(run_ids);
+    }
+
+    /// A claimed run begins to be looked after. Returns where its orders come from.
+    pub fn begin(&self, run_id: RunId, job_id: JobId) -> watch::Receiver<Option<Order>> {
+        let (order, orders) = watch::channel(None);
+        let mut inner = self.lock();
+        inner.runs.insert(run_id, Local { job_id, order, settling: false });
+        self.count.send_replace(inner.runs.len());
+        orders
+    }
+
+    /// The claim's reply has been dealt with, or will never come: names that did not begin are forgotten, and if the
+    /// database did open their runs, the next renewal says so.
+    pub fn claimed(&self, run_ids: &[RunId]) {
+        let mut inner = self.lock();
+        for run_id in run_ids {
+            inner.claiming.remove(run_id);
+        }
+    }
+
+    /// The run has ended and is about to be settled: the database need not list it any more.
+    pub fn settling(&self, run_id: RunId) {
+        if let Some(local) = self.lock().runs.get_mut(&run_id) {
+            local.settling = true;
+        }
+    }
+
+    /// The run is over and answered for.
+    pub fn end(&self, run_id: RunId) {
+        let mut inner = self.lock();
+        inner.runs.remove(&run_id);
+        self.count.send_replace(inner.runs.len());
+    }
+
+    /// What is known now.
+    pub fn known(&self) -> Known {
+        let inner = self.lock();
+        Known {
+            all: inner.claiming.iter().chain(inner.runs.keys()).copied().collect(),
+            live: inner.runs.iter().filter(|(_, local)| !local.settling).map(|(run_id, _)| *run_id).collect(),
+        }
+    }
+
+    /// Whether this run is known, be it as a claim under way.
+    pub fn knows(&self, run_id: RunId) -> bool {
+        let inner = self.lock();
+        inner.claiming.contains(&run_id) || inner.runs.contains_key(&run_id)
+    }
+
+    /// Whether this run is live and not being settled.
+    pub fn is_live(&self, run_id: RunId) -> bool {
+        self.lock().runs.get(&run_id).is_some_and(|local| !local.settling)
+    }
+
+    /// Orders a run to end; the first order stands. Whether there was a run to order, not settling yet.
+    pub fn order(&self, run_id: RunId, order: Order) -> bool {
+        let inner = self.lock();
+        let Some(local) = inner.runs.get(&run_id).filter(|local| !local.settling) else { return false };
+        local.order.send_if_modified(|current| {
+            let first = current.is_none();
+            if first {
+                *current = Some(order);
+                tracing::debug!(%run_id, job_id = %local.job_id, ?order, "ordered to end");
+            }
+            first
+        });
+        true
+    }
+
+    /// Orders every run to end.
+    pub fn order_all(&self, order: Order) {
+        for run_id in self.known().live {
+            self.order(run_id, order);
+        }
+    }
+
+    /// How many runs are known.
+    pub fn len(&self) -> usize {
+        *self.count.borrow()
+    }
+
+    /// Waits until no run is left.
+    pub async fn empty(&self) {
+        // The sender lives as long as `self`, so waiting cannot fail.
+        let _ = self.count.subscribe().wait_for(|count| *count == 0).await;
+    }
+}

@@ -1,0 +1,193 @@
+//! The reaper: the tick that declares replicas dead by their lease, settles what they left as lost by the token it saw,
+//! and sanitizes. Any replica may; none has to. It never raises: what fails is logged and tried at the next tick.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::{
+    Boot,
+    outage::{Outage, jittered},
+};
+use crate::{
+    db::{Db, Result, reaper::Timing, runs::Answer},
+    model::{ClosedBy, Outcome},
+};
+
+/// The most rows of one statement.
+const BATCH: i64 = 500;
+/// The most batches of one kind in one tick: a tick is bounded.
+const BATCHES: usize = 40;
+/// Rows that the walk of the primary key looks at in a tick.
+const WALK: i64 = 2_000;
+/// Rows that the walk looks at in a statement when it goes over the whole table at startup.
+const WALK_AT_STARTUP: i64 = 50_000;
+
+/// What a reaper goes by.
+#[derive(Debug, Clone, Copy)]
+pub struct Reaper {
+    /// L, H and G.
+    pub timing: Timing,
+    /// The origin's switch: gates the sweep of impossible rows, and nothing else.
+    pub sanitize_impossible: bool,
+    /// Where the walk of the primary key goes on.
+    walked_to: i64,
+}
+
+/// What one tick did.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Done {
+    /// Replicas declared dead.
+    pub dead: usize,
+    /// Runs settled as lost.
+    pub reaped: usize,
+    /// Impossible rows repaired.
+    pub impossible: usize,
+    /// Open runs closed that no job ran.
+    pub idle_runs: usize,
+    /// Running rows without an owner sent back to the queue.
+    pub ownerless: usize,
+    /// Jobs let go that waited for a replica which will never answer.
+    pub released: usize,
+}
+
+/// Ticks until the boot is over.
+pub(super) async fn run(boot: Arc<Boot>) -> &'static str {
+    let settings = boot.settings();
+    let mut reaper = Reaper::new(boot.timing(), settings.impossible_queued_sanitize_enabled);
+    let mut outage = Outage::new("reap and sanitize", Duration::from_secs(30));
+    if !settings.reaper_enabled {
+        boot.over().await;
+        return "reaper";
+    }
+    let mut whole = true;
+    loop {
+        let pause = match reaper.tick(boot.db(), whole).await {
+            Ok(done) => {
+                outage.worked();
+                whole = false;
+                if done != Done::default() {
+                    boot.claim_nudge.notify_one();
+                }
+                jittered(settings.reap_interval).min(settings.reap_interval)
+            }
+            Err(error) => outage.failed(&error).max(settings.reap_interval),
+        };
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = boot.over() => return "reaper",
+        }
+    }
+}
+
+impl Reaper {
+    /// A reaper that has not ticked yet.
+    #[must_use]
+    pub const fn new(timing: Timing, sanitize_impossible: bool) -> Self {
+        Self { timing, sanitize_impossible, walked_to: 0 }
+    }
+
+    /// One tick: one statement, and a piece of the walk, when there is nothing to do. `whole` walks the whole table.
+    pub async fn tick(&mut self, db: &Db, whole: bool) -> Result<Done> {
+        let mut done = Done::default();
+        let found = db.tick(self.timing, self.sanitize_impossible).await?;
+        if found.expired && !found.waiting {
+            for dead in db.declare_dead(self.timing.reap_grace).await? {
+                warn!(replica_id = %dead.replica_id, name = dead.name, host = dead.host, overdue_s = dead.overdue,
+                    "declared a replica dead: its lease had run out");
+                done.dead += 1;
+            }
+        }
+        if found.orphaned || done.dead > 0 {
+            done.reaped = reap(db).await?;
+        }
+        if found.impossible {
+            done.impossible = sanitize_impossible(db).await?;
+        }
+        if found.idle_runs {
+            for (run_id, job_id) in db.sanitize_idle_runs(BATCH).await? {
+                warn!(%job_id, %run_id, "closed an open run that no job runs");
+                done.idle_runs += 1;
+            }
+        }
+        if found.unanswered {
+            done.released = db.release_unanswered(BATCH).await?.len();
+        }
+        done.ownerless = self.walk(db, whole).await?;
+        Ok(done)
+    }
+
+    /// A bounded piece of the primary key, or all of it.
+    async fn walk(&mut self, db: &Db, whole: bool) -> Result<usize> {
+        let mut repaired = 0;
+        if whole {
+            self.walked_to = 0;
+        }
+        loop {
+            let piece = db.find_ownerless(self.walked_to, if whole { WALK_AT_STARTUP } else { WALK }).await?;
+            if !piece.job_ids.is_empty() {
+                for job_id in db.sanitize_ownerless(&piece.job_ids).await? {
+                    warn!(%job_id, "a running job had no owner or no open run; sent it back to the queue");
+                    repaired += 1;
+                }
+            }
+            self.walked_to = piece.next_after.unwrap_or(0);
+            if !whole || piece.next_after.is_none() {
+                return Ok(repaired);
+            }
+        }
+    }
+}
+
+/// Settles the runs of dead owners as lost, by the tokens that were seen. A reap is a settle like any other: one that
+/// was adopted or settled in between is no longer the one that was seen, and zero rows is the answer.
+async fn reap(db: &Db) -> Result<usize> {
+    let mut reaped = 0;
+    for _ in 0..BATCHES {
+        let orphans = db.list_orphans(BATCH).await?;
+        let full = orphans.len() as i64 == BATCH;
+        let batch = orphans
+            .into_iter()
+            .map(|owned| {
+                let error = format!("lost: its replica {} was declared dead", owned.replica_id());
+                owned.ended(crate::db::runs::Ending::bare(Outcome::Lost, ClosedBy::Reap, error))
+            })
+            .collect();
+        let answers = db.settle_runs(batch).await.map_err(|(error, _)| error)?;
+        let settled = answers.iter().filter(|answer| matches!(answer, Answer::Settled(..))).count();
+        for answer in answers {
+            match answer {
+                Answer::Settled(run_id, next) => info!(%run_id, %next, "reaped"),
+                Answer::Refused(settlement, error) => {
+                    warn!(job_id = %settlement.job_id(), %error, "failed to reap a job; trying at the next tick");
+                }
+                Answer::NotYours(_) | Answer::Busy(_) => {}
+            }
+        }
+        if settled > 0 {
+            db.count_reaped(settled as i64).await?;
+            reaped += settled;
+        }
+        if !full || settled == 0 {
+            break;
+        }
+    }
+    Ok(reaped)
+}
+
+async fn sanitize_impossible(db: &Db) -> Result<usize> {
+    let mut repaired = 0;
+    for _ in 0..BATCHES {
+        let rows = db.sanitize_impossible(BATCH).await?;
+        for row in &rows {
+            warn!(job_id = %row.job_id, status = row.status, run_id = ?row.run_id.map(|id| id.to_string()), pid = row.pid,
+                "repaired an impossible row: it carried an owner although it did not run");
+        }
+        repaired += rows.len();
+        if (rows.len() as i64) < BATCH {
+            break;
+        }
+    }
+    Ok(repaired)
+}
