@@ -20,7 +20,7 @@ pub(super) async fn run(context: &Context, _: DoctorArgs) -> anyhow::Result<Exit
     let mut findings = examine(context)
         .await
         .unwrap_or_else(|error| vec![Finding::new("database", Verdict::Wrong, format!("{error:#}"))]);
-    findings.extend(examine_machine(&context.settings.state_dir, crate::model::Containment::Sweep));
+    findings.extend(examine_machine(&context.settings.state_dir));
     if context.json {
         output::document(&findings)?;
     } else {

@@ -13,6 +13,7 @@ use crate::{
         doctor::{Guard, GuardKind},
     },
     model::Containment,
+    shim::client::{best_containment, own_exe},
 };
 
 /// Violations that are shown one by one; a database with more has one cause, not many.
@@ -133,19 +134,33 @@ async fn violations(db: &Db) -> db::Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// Looks at this machine.
+/// Looks at this machine: what it can hold a run with, and where a replica keeps its state. Blocks for some milliseconds.
 #[must_use]
-pub fn examine_machine(state_dir: &Path, containment: Containment) -> Vec<Finding> {
-    let containment = match containment {
+pub fn examine_machine(state_dir: &Path) -> Vec<Finding> {
+    vec![containment(state_dir), directory(state_dir)]
+}
+
+fn containment(state_dir: &Path) -> Finding {
+    let survey = match best_containment(&own_exe(), state_dir) {
+        Ok(survey) => survey,
+        Err(error) => {
+            return Finding::new("containment", Verdict::Wrong, format!("no run can be started here: {error}"));
+        }
+    };
+    let refused: Vec<String> = survey.refused.iter().map(|(which, why)| format!("no {which}: {why}")).collect();
+    let refused = if refused.is_empty() { String::new() } else { format!(" ({})", refused.join("; ")) };
+    match survey.best {
         Containment::Sweep => Finding::new(
             "containment",
             Verdict::Note,
-            "sweep: a run whose shim was killed, or a fork bomb, can outlive its end; make cgroup.kill writable or user \
-             namespaces available for more",
+            format!("sweep: a run whose shim is killed, or a fork bomb, can outlive its end{refused}"),
         ),
-        better => Finding::new("containment", Verdict::Ok, better.as_str()),
-    };
-    let state = match state_dir.metadata() {
+        better => Finding::new("containment", Verdict::Ok, format!("{better}{refused}")),
+    }
+}
+
+fn directory(state_dir: &Path) -> Finding {
+    match state_dir.metadata() {
         Ok(metadata) if !metadata.is_dir() => {
             Finding::new("state_dir", Verdict::Wrong, format!("{} is no directory", state_dir.display()))
         }
@@ -171,6 +186,5 @@ pub fn examine_machine(state_dir: &Path, containment: Containment) -> Vec<Findin
         Err(error) => {
             Finding::new("state_dir", Verdict::Wrong, format!("{} cannot be read: {error}", state_dir.display()))
         }
-    };
-    vec![containment, state]
+    }
 }

@@ -5,6 +5,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt as _,
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -24,8 +25,14 @@ pub struct Pruned {
 ///
 /// A run that cannot be removed is passed over; the error of the last such is returned once the others are gone.
 pub fn prune_done(state_dir: &Path, keep: Duration, limit: usize) -> io::Result<Pruned> {
+    match SystemTime::now().checked_sub(keep) {
+        Some(cutoff) => prune_before(state_dir, cutoff, limit),
+        None => Ok(Pruned::default()),
+    }
+}
+
+fn prune_before(state_dir: &Path, cutoff: SystemTime, limit: usize) -> io::Result<Pruned> {
     let mut pruned = Pruned::default();
-    let Some(cutoff) = SystemTime::now().checked_sub(keep) else { return Ok(pruned) };
     let entries = match fs::read_dir(state_dir.join("done")) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(pruned),
@@ -50,7 +57,7 @@ pub fn prune_done(state_dir: &Path, keep: Duration, limit: usize) -> io::Result<
     failure.map_or(Ok(pruned), Err)
 }
 
-/// Whether the entry is the directory of a run that was last written before `cutoff`.
+/// Whether the entry is the directory of a run that came here before `cutoff`.
 fn is_old(entry: &fs::DirEntry, cutoff: SystemTime) -> io::Result<bool> {
     let Some(run) = entry.file_name().to_str().and_then(|name| name.parse::<RunId>().ok()) else { return Ok(false) };
     if claimed_at(run).is_some_and(|claimed| claimed > cutoff) {
@@ -58,7 +65,14 @@ fn is_old(entry: &fs::DirEntry, cutoff: SystemTime) -> io::Result<bool> {
     }
     // Of the entry itself: a link is none of ours.
     let metadata = entry.metadata()?;
-    Ok(metadata.is_dir() && metadata.modified()? < cutoff)
+    Ok(metadata.is_dir() && came_at(&metadata).is_some_and(|came| came < cutoff))
+}
+
+/// When the directory was moved here, at the end of the run. Its modification time is no answer: that is when the run's
+/// last log file was begun, which may be long before.
+fn came_at(metadata: &fs::Metadata) -> Option<SystemTime> {
+    let seconds = u64::try_from(metadata.ctime()).ok()?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
 /// When the run's name was made, which was before it ended; spares a look at the disk for every younger one.
@@ -70,38 +84,55 @@ fn claimed_at(run: RunId) -> Option<SystemTime> {
 #[cfg(test)]
 mod tests {
     use std::{
-        fs::{self, File},
-        path::Path,
+        fs,
+        path::{Path, PathBuf},
         time::{Duration, SystemTime},
     };
 
-    use uuid::{Timestamp, Uuid};
+    use uuid::{NoContext, Timestamp, Uuid};
 
-    use super::{Pruned, prune_done};
+    use super::{Pruned, prune_before, prune_done};
 
     const DAY: Duration = Duration::from_hours(24);
 
-    fn run(done: &Path, age: Duration) -> std::path::PathBuf {
-        let ended = SystemTime::now() - age;
-        let unix = ended.duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        let stamp = Timestamp::from_unix(uuid::NoContext, unix.as_secs() - 1, 0);
-        let dir = done.join(Uuid::new_v7(stamp).to_string());
-        fs::create_dir_all(dir.join("log")).unwrap();
-        fs::write(dir.join("log/0"), "output").unwrap();
-        File::open(&dir).unwrap().set_modified(ended).unwrap();
-        dir
+    /// A run that was claimed so long ago and ended just now.
+    fn run(state: &Path, claimed: Duration) -> PathBuf {
+        let claimed = SystemTime::now() - claimed;
+        let unix = claimed.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let name = Uuid::new_v7(Timestamp::from_unix(NoContext, unix.as_secs(), 0)).to_string();
+        let (live, done) = (state.join("runs").join(&name), state.join("done").join(&name));
+        fs::create_dir_all(&live).unwrap();
+        fs::create_dir_all(state.join("done")).unwrap();
+        fs::write(live.join("0"), "output").unwrap();
+        fs::File::open(&live).unwrap().set_modified(claimed).unwrap();
+        fs::rename(&live, &done).unwrap();
+        done
     }
 
     #[test]
-    fn only_old_runs_go_and_only_so_many_at_a_time() {
+    fn only_so_many_go_at_a_time() {
         let state = tempfile::tempdir().unwrap();
-        let done = state.path().join("done");
-        let old: Vec<_> = (0..3).map(|n| run(&done, DAY * (15 + n))).collect();
-        let young = run(&done, DAY * 13);
-        assert_eq!(prune_done(state.path(), DAY * 14, 2).unwrap(), Pruned { removed: 2, more: true });
-        assert_eq!(prune_done(state.path(), DAY * 14, 2).unwrap(), Pruned { removed: 1, more: false });
-        assert!(old.iter().all(|dir| !dir.exists()));
-        assert!(young.join("log/0").exists());
+        let runs: Vec<_> = (1..4).map(|days| run(state.path(), DAY * days)).collect();
+        let later = SystemTime::now() + DAY;
+        assert_eq!(prune_before(state.path(), later, 2).unwrap(), Pruned { removed: 2, more: true });
+        assert_eq!(prune_before(state.path(), later, 2).unwrap(), Pruned { removed: 1, more: false });
+        assert!(runs.iter().all(|dir| !dir.exists()));
+    }
+
+    #[test]
+    fn a_long_run_is_kept_from_its_end_on() {
+        let state = tempfile::tempdir().unwrap();
+        let long = run(state.path(), DAY * 30);
+        assert_eq!(prune_done(state.path(), DAY * 14, 10).unwrap(), Pruned::default());
+        assert!(long.join("0").exists());
+    }
+
+    #[test]
+    fn a_run_that_was_claimed_after_the_cutoff_is_not_even_looked_at() {
+        let state = tempfile::tempdir().unwrap();
+        let young = run(state.path(), DAY);
+        assert_eq!(prune_before(state.path(), SystemTime::now() - DAY * 2, 10).unwrap(), Pruned::default());
+        assert!(young.exists());
     }
 
     #[test]
@@ -113,7 +144,7 @@ mod tests {
         fs::create_dir_all(&stranger).unwrap();
         fs::write(elsewhere.path().join("precious"), "").unwrap();
         std::os::unix::fs::symlink(elsewhere.path(), done.join(Uuid::nil().to_string())).unwrap();
-        assert_eq!(prune_done(state.path(), Duration::ZERO, 10).unwrap(), Pruned::default());
+        assert_eq!(prune_before(state.path(), SystemTime::now() + DAY, 10).unwrap(), Pruned::default());
         assert!(stranger.exists() && elsewhere.path().join("precious").exists());
     }
 
