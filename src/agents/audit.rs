@@ -22,7 +22,7 @@ pub fn refusals(agent: &Agent) -> Vec<Refusal> {
     if !is_name(&agent.name) {
         refuse(
             "name",
-            "its name is not well formed: write 1 to 63 letters, digits, \".\", \"_\" or \"-\", a letter or digit first"
+            "its name is not well formed: write 1 to 100 letters, digits, \".\", \"_\" or \"-\", a letter or digit first"
                 .to_owned(),
         );
     }
@@ -89,7 +89,7 @@ pub fn warnings(agent: &Agent) -> Vec<String> {
 }
 
 fn is_name(name: &str) -> bool {
-    name.len() <= 63
+    name.len() <= 100
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
 }

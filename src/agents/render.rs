@@ -96,6 +96,7 @@ pub enum RenderError {
 
 /// Makes the command of a run.
 ///
+/// A number is written as JSON writes it; one beyond 64 bits arrives as the nearest double, so send such as a text.
 /// `host` answers what the replica's own environment holds; it is asked for `PATH`, `LANG` and the names in `pass_env`.
 ///
 /// # Errors

@@ -200,8 +200,8 @@ mod tests {
     #[test]
     fn durations_have_units() {
         assert_eq!(duration("500ms").unwrap(), Duration::from_millis(500));
-        assert_eq!(duration("2m").unwrap(), Duration::from_secs(120));
-        assert_eq!(duration("14d").unwrap(), Duration::from_secs(14 * 86_400));
+        assert_eq!(duration("2m").unwrap(), Duration::from_mins(2));
+        assert_eq!(duration("14d").unwrap(), Duration::from_hours(14 * 24));
         for bad in ["5", "", "five", "-1s", "1 parsec", "9999999999999999999999s", "100y"] {
             let error = duration(bad).unwrap_err();
             assert!(error.contains("write"), "{bad:?} got {error}");

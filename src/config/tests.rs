@@ -1,6 +1,6 @@
 //! Layers, bounds, refusals and `.env.example`.
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{ffi::OsString, fmt::Write as _, path::PathBuf, time::Duration};
 
 use super::*;
 use crate::{
@@ -57,7 +57,7 @@ fn flags_win_over_variables_and_variables_over_the_file() {
     assert_eq!(settings.heartbeat, Duration::from_secs(3), "the variable");
     assert_eq!(settings.pool_size, 9, "the file");
     assert!(!settings.reaper_enabled && !settings.serial_gate_enabled);
-    assert_eq!(settings.lease, Duration::from_secs(60), "an empty variable is none");
+    assert_eq!(settings.lease, Duration::from_mins(1), "an empty variable is none");
     assert_eq!(settings.config, Some(case.directory.path().join("orch.toml")));
 }
 
@@ -213,14 +213,14 @@ fn the_example_environment_holds_every_setting() {
     );
     for setting in SETTINGS {
         for line in setting.doc {
-            expected.push_str(&format!("\n#{line}"));
+            write!(expected, "\n#{line}").unwrap();
         }
         let value = match setting.default {
             Fallback::Text(text) => text,
             Fallback::Found(..) | Fallback::Unset(_) => "",
         };
         let (unit, default) = (setting.unit, setting.default_text());
-        expected.push_str(&format!("\n# Unit: {unit}. Default: {default}.\n# {}={value}\n", setting.variable));
+        write!(expected, "\n# Unit: {unit}. Default: {default}.\n# {}={value}\n", setting.variable).unwrap();
     }
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(".env.example");
     let actual = std::fs::read_to_string(&file).unwrap_or_default();

@@ -60,7 +60,10 @@ impl Orch {
 
     /// Without a database: nothing says where one is.
     pub(crate) fn without_database() -> Self {
-        let home = tempfile::Builder::new().prefix("orch-home-").tempdir().expect("a temporary directory");
+        // As root the embedded server is another user, who must be able to pass through.
+        let passable = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+        let mut builder = tempfile::Builder::new();
+        let home = builder.prefix("orch-home-").permissions(passable).tempdir().expect("a temporary directory");
         let listen = TcpListener::bind(("127.0.0.1", 0)).and_then(|free| free.local_addr()).expect("a free port");
         let path = |name: &str| home.path().join(name).to_string_lossy().into_owned();
         let env = BTreeMap::from([
