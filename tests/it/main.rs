@@ -5,6 +5,7 @@ mod cli_doctor;
 mod cli_input;
 mod cli_jobs;
 mod cli_wait;
+mod config;
 mod embedded;
 mod guards;
 mod house;
