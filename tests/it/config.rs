@@ -17,7 +17,7 @@ async fn a_bad_configuration_is_refused_by_every_command_with_all_that_is_wrong(
         ),
     ] {
         orch.config(toml);
-        for command in [&["config", "check"][..], &["queue"], &["up"]] {
+        for command in [&["config", "check"][..], &["queue"], &["jobs"]] {
             let output = orch.run(command).await;
             assert!(!output.status.success(), "{command:?} {output:?}");
             assert_eq!(output.stdout, "", "{command:?}");
@@ -55,7 +55,7 @@ async fn a_check_warns_and_explains_but_does_not_refuse() {
 async fn no_password_is_ever_printed() {
     let url = "postgres://me:hunter2@127.0.0.1:1/d?sslmode=require";
     let orch = Orch::without_database().with("DATABASE_URL", url);
-    for command in [&["config", "check"][..], &["queue"], &["up"]] {
+    for command in [&["config", "check"][..], &["queue"], &["jobs"]] {
         let output = orch.run(command).await;
         assert!(!output.status.success(), "{output:?}");
         assert!(output.stderr.contains("TLS") && !output.stderr.contains("hunter2"), "{output:?}");
@@ -74,7 +74,10 @@ async fn the_example_of_this_repository_is_right() {
 fn the_example_counts_lines_whatever_the_files_are_called() {
     let directory = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
-    write("Cargo.toml", "[package]\nname = \"counted\"\nversion = \"1.2.3\"\nedition = \"2024\"\n[lib]\npath = \"we ird\\n\\\"name.rs\"\n");
+    write(
+        "Cargo.toml",
+        "[package]\nname = \"counted\"\nversion = \"1.2.3\"\nedition = \"2024\"\n[lib]\npath = \"we ird\\n\\\"name.rs\"\n",
+    );
     write("we ird\n\"name.rs", "1\n2\n3\n");
     write("-rf.sql", "1\n");
     write("untracked.rs", "1\n");
