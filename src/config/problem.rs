@@ -58,7 +58,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All that is wrong, one line each.
+/// All that is wrong, in one line: each its place and its sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems(pub Vec<Problem>);
 
@@ -66,7 +66,7 @@ impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, problem) in self.0.iter().enumerate() {
             if index > 0 {
-                f.write_str("\n")?;
+                f.write_str("; ")?;
             }
             problem.fmt(f)?;
         }

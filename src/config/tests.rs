@@ -140,12 +140,18 @@ fn every_refusal_is_one_sentence_with_its_place() {
     ] {
         let error = Case::new(toml).error();
         assert!(error.contains(expected), "{toml}\n  got {error}\n  not {expected}");
-        assert_eq!(error.lines().count(), 1, "{toml}\n  got {error}");
+        assert!(!error.contains("; ") && !error.contains('\n'), "one sentence: {toml}\n  got {error}");
     }
     let error = Case::new("").variable("ORCH_LEASE", "soon").error();
     assert!(error.starts_with("ORCH_LEASE: lease is \"soon\""), "{error}");
     let error = Case::new("").flag("reap_grace", "soon").error();
     assert!(error.starts_with("--reap-grace: reap_grace is \"soon\""), "{error}");
+}
+
+#[test]
+fn a_mistake_in_the_file_is_told_although_a_variable_wins_over_it() {
+    let error = Case::new("lease = \"soon\"").variable("ORCH_LEASE", "60s").error();
+    assert!(error.starts_with("./orch.toml:1: lease is \"soon\""), "{error}");
 }
 
 #[test]

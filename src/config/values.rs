@@ -80,17 +80,24 @@ pub(super) struct Value {
 
 /// The texts of the settings, the highest layer each.
 #[derive(Default)]
-pub(super) struct Values(BTreeMap<&'static str, Value>);
+pub(super) struct Values {
+    highest: BTreeMap<&'static str, Value>,
+    /// What stands in the file although a variable or a flag wins over it: a mistake there is told all the same.
+    shadowed: BTreeMap<&'static str, Value>,
+}
 
 impl Values {
     /// Sets a text, over what stood there.
     pub(super) fn set(&mut self, name: &'static str, text: String, at: impl Into<Place>) {
-        self.0.insert(name, Value { text, at: at.into() });
+        let above = self.highest.insert(name, Value { text, at: at.into() });
+        if let Some(below) = above.filter(|value| value.at.line.is_some()) {
+            self.shadowed.insert(name, below);
+        }
     }
 
     /// The text of a setting, if any layer has one.
     pub(super) fn text(&self, name: &str) -> Option<&Value> {
-        self.0.get(name)
+        self.highest.get(name)
     }
 
     /// Lays the environment over what is there. An empty variable is the same as none.
@@ -118,7 +125,7 @@ impl Values {
 
     /// Fills in what no layer has.
     pub(super) fn lay_defaults(&mut self, environment: Environment<'_>, problems: &mut Vec<Problem>) {
-        for setting in SETTINGS.iter().filter(|setting| !self.0.contains_key(setting.name)).collect::<Vec<_>>() {
+        for setting in SETTINGS.iter().filter(|setting| !self.highest.contains_key(setting.name)).collect::<Vec<_>>() {
             let text = match setting.default {
                 Fallback::Text(text) => text.to_owned(),
                 Fallback::Unset(_) => String::new(),
@@ -141,13 +148,12 @@ impl Values {
         parse: fn(&str) -> Result<T, String>,
         problems: &mut Vec<Problem>,
     ) -> Option<T> {
-        let value = self.0.get(name)?;
-        match parse(&value.text) {
-            Ok(parsed) => Some(parsed),
-            Err(message) => {
-                problems.push(Problem::at(value.at.clone(), format!("{name} {message}")));
-                None
-            }
-        }
+        let mut check = |value: &Value| {
+            parse(&value.text)
+                .map_err(|message| problems.push(Problem::at(value.at.clone(), format!("{name} {message}"))))
+                .ok()
+        };
+        self.shadowed.get(name).map(&mut check);
+        self.highest.get(name).and_then(check)
     }
 }
