@@ -17,4 +17,5 @@ mod replica;
 mod runs;
 mod schema;
 mod settle_rule;
+mod statements;
 mod support;

@@ -21,16 +21,17 @@ select line from (
       from pg_class c
      where c.relnamespace = 'orch'::regnamespace and c.relkind in ('r', 'v')
     union all
-    -- Postgres 18 has constraints for not null, which the columns say already.
+    -- Postgres 18 has constraints for not null, which the columns say already; a constraint trigger is a trigger.
     select 3, k.conname::text, 0,
            format('constraint %s.%s %s -- %s', c.relname, k.conname, pg_get_constraintdef(k.oid),
                   obj_description(k.oid, 'pg_constraint'))
       from pg_constraint k join pg_class c on c.oid = k.conrelid
-     where k.connamespace = 'orch'::regnamespace and k.contype <> 'n'
+     where k.connamespace = 'orch'::regnamespace and k.contype not in ('n', 't')
     union all
     select 4, i.relname::text, 0,
            format('index %s -- %s', pg_get_indexdef(i.oid), obj_description(i.oid, 'pg_class'))
       from pg_class i where i.relnamespace = 'orch'::regnamespace and i.relkind = 'i'
+       and not exists (select from pg_constraint k where k.conindid = i.oid and k.contype = 'p')
     union all
     select 5, c.relname || '.' || t.tgname, 0,
            format('trigger %s %s -- %s', pg_get_triggerdef(t.oid), t.tgenabled::text, obj_description(t.oid, 'pg_trigger'))

@@ -1,0 +1,561 @@
+-- The schema orch as it is once everything is applied, for people. A test renders it anew and compares.
+-- What makes it: migrations/ (tables), sql/schema/ (functions, views, triggers). As a script: orch migrate --sql.
+
+-- The queue: a job is a durable wish to run an agent with a payload. Enqueue with orch.enqueue; change with orch.cancel, orch.retry, orch.hold, orch.release. What became of its runs stands in orch.agent_runs.
+create table orch.jobs (
+    -- The job's number.
+    id bigint not null generated always as identity,
+    -- queued, held, running, succeeded, failed or cancelled. Scheduled and retrying jobs are queued with a later run_at.
+    status text not null default 'queued'::text,
+    -- The tenant that the job belongs to.
+    project text not null default 'default'::text,
+    -- The command template in the replicas' orch.toml that is to run.
+    agent text not null,
+    -- Ownership: the run that is going on. Set exactly while running, and the same from claim to settle.
+    run_id uuid,
+    -- Ownership, for people to read: the main process on the replica's host, once it exists. No code decides by it. Null unless running.
+    pid integer,
+    -- Ownership: the replica whose lease covers the run. Set exactly while running; changes only by adoption.
+    replica_id uuid,
+    -- Ownership: when the run was claimed. Set exactly while running; agent_runs.claimed_at keeps it.
+    started_at timestamp with time zone,
+    -- Higher first.
+    priority smallint not null default 0,
+    -- Not before. Among jobs of one priority the earlier comes first.
+    run_at timestamp with time zone not null default now(),
+    -- Runs started so far, for people; it never falls. No token and no limit: failures counts towards max_attempts.
+    attempt integer not null default 0,
+    -- Runs that failed or timed out since the job was enqueued or retried.
+    failures integer not null default 0,
+    -- Failures at which the job is failed; null: the agent's rule at the claim.
+    max_attempts integer,
+    -- Runs whose replica or shim died, but for those in an outage of the database; the job is failed as poisoned at max_lost.
+    lost_count integer not null default 0,
+    -- Runs that asked to be run again later; the job is held at max_transient.
+    transient_count integer not null default 0,
+    -- Runs that orch itself ended, in a row; the job is held at max_interrupted.
+    interrupted_count integer not null default 0,
+    -- The wish to run one at a time with the jobs of the same gate; orch.enqueue fills in project:NAME where projects.serial. Null: no gate.
+    gate text,
+    -- Named caps that the job needs. Null until there are limits: orch.enqueue refuses them, and so does a constraint.
+    limits text[],
+    -- Names and values for people; an object.
+    labels jsonb not null default '{}'::jsonb,
+    -- At most one live job (queued, held or running) has it.
+    dedupe_key text,
+    -- After how long a run is ended as timed out; null: the agent's rule at the claim.
+    timeout interval,
+    -- The run before: set when a run ends, cleared by orch.retry so that no old result can end the new wish. A settle shows by it that it knew whose run it ended.
+    last_run_id uuid,
+    -- Since when a running job is wished to be cancelled: its run then ends as cancelled, whatever its outcome but succeeded.
+    cancel_requested_at timestamp with time zone,
+    -- When it was enqueued.
+    created_at timestamp with time zone not null default now(),
+    -- When it succeeded, failed or was cancelled. Set exactly when finished.
+    finished_at timestamp with time zone,
+    -- When it failed. Set exactly when failed, so that failures have an index of their own.
+    failed_at timestamp with time zone,
+    -- What went wrong last, for people and for the next attempt (ORCH_PREVIOUS_ERROR).
+    error text,
+    -- The replica that must first end the old process, after an operator or the sanitizer took the job from it. Not claimable until that replica says so, or is not live any more.
+    awaits_replica uuid,
+    -- Helper of the index jobs_claim: queued, and awaits_replica is null.
+    claimable boolean not null default true,
+    -- Ownership: the gate that the running job keeps; null with no gate or with serial_gate_enabled off. Unique.
+    running_gate text,
+    -- Helper of the unique index: dedupe_key while the job is live, else null.
+    live_dedupe_key text,
+    -- Generated, helper of the index jobs_set_aside: waits but cannot be claimed, because it is held or awaits a replica.
+    set_aside boolean generated always as (((status = 'held'::text) OR ((status = 'queued'::text) AND (awaits_replica IS NOT NULL)))) stored,
+    -- Generated: status and ownership disagree. The sanitizer repairs such rows, orch.violations shows them.
+    impossible boolean generated always as (
+CASE
+    WHEN (status = 'running'::text) THEN (num_nulls(run_id, replica_id, started_at) > 0)
+    ELSE (num_nonnulls(run_id, pid, replica_id, started_at, running_gate) > 0)
+END) stored,
+    -- What the agent gets: any JSON.
+    payload jsonb not null default '{}'::jsonb,
+    -- What the last run answered, if it left a result.
+    result jsonb,
+    -- A job has one number.
+    constraint jobs_pkey PRIMARY KEY (id),
+    -- 1 to 100 letters, digits, dots, underscores and hyphens, a letter or digit first.
+    constraint agent_is_well_formed CHECK ((agent ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$'::text)),
+    -- claimable says what a claim may take: a queued job whose former process is gone.
+    constraint claimable_is_queued_and_awaits_nobody CHECK ((claimable = ((status = 'queued'::text) AND (awaits_replica IS NULL)))),
+    -- Counts start at 0.
+    constraint counts_are_not_negative CHECK ((LEAST(attempt, failures, lost_count, transient_count, interrupted_count) >= 0)),
+    -- 1 to 500 bytes, so that it fits into an index.
+    constraint dedupe_key_is_short CHECK (((dedupe_key IS NULL) OR ((octet_length(dedupe_key) >= 1) AND (octet_length(dedupe_key) <= 500)))),
+    -- failed_at is set exactly when the job failed.
+    constraint failed_at_is_set_when_failed CHECK (((status = 'failed'::text) = (failed_at IS NOT NULL))),
+    -- finished_at is set exactly when the job succeeded, failed or was cancelled.
+    constraint finished_at_is_set_when_finished CHECK (((status = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text])) = (finished_at IS NOT NULL))),
+    -- What has ended carries no run_id, pid, replica_id, started_at or running_gate; last_run_id and agent_runs tell the history.
+    constraint finished_has_no_owner CHECK (((status <> ALL (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text])) OR (num_nonnulls(run_id, pid, replica_id, started_at, running_gate) = 0))),
+    -- 1 to 500 bytes, so that it fits into an index.
+    constraint gate_is_short CHECK (((gate IS NULL) OR ((octet_length(gate) >= 1) AND (octet_length(gate) <= 500)))),
+    -- A JSON object of at most 64 KiB.
+    constraint labels_are_an_object CHECK (((jsonb_typeof(labels) = 'object'::text) AND (pg_column_size(labels) <= 65536))),
+    -- A limit that nobody enforces would be a lie; the migration that brings the limits drops this.
+    constraint limits_come_with_their_table CHECK ((limits IS NULL)),
+    -- live_dedupe_key is dedupe_key while the job is live, and null after.
+    constraint live_dedupe_key_is_the_live_jobs_key CHECK ((NOT (live_dedupe_key IS DISTINCT FROM
+CASE
+    WHEN (status = ANY (ARRAY['queued'::text, 'held'::text, 'running'::text])) THEN dedupe_key
+    ELSE NULL::text
+END))),
+    -- At least one attempt.
+    constraint max_attempts_is_positive CHECK (((max_attempts IS NULL) OR (max_attempts >= 1))),
+    -- 16 MiB, a ceiling for what bypasses payload_max: a claim carries the payloads of all jobs it takes, and one row must not exhaust a replica.
+    constraint payload_is_bounded CHECK ((pg_column_size(payload) <= 16777216)),
+    -- 1 to 100 letters, digits, dots, underscores and hyphens, a letter or digit first.
+    constraint project_is_well_formed CHECK ((project ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$'::text)),
+    -- What waits carries no run_id, pid, replica_id, started_at or running_gate: the impossible state of job 2286.
+    constraint queued_has_no_owner CHECK (((status <> ALL (ARRAY['queued'::text, 'held'::text])) OR (num_nonnulls(run_id, pid, replica_id, started_at, running_gate) = 0))),
+    -- No claim takes a job while the former owner has not ended its process.
+    constraint running_awaits_nobody CHECK (((status <> 'running'::text) OR (awaits_replica IS NULL))),
+    -- What runs says which run it is, who owns it and since when. pid and running_gate may be null.
+    constraint running_has_an_owner CHECK (((status <> 'running'::text) OR (num_nulls(run_id, replica_id, started_at) = 0))),
+    -- A status is queued, held, running, succeeded, failed or cancelled.
+    constraint status_is_known CHECK ((status = ANY (ARRAY['queued'::text, 'held'::text, 'running'::text, 'succeeded'::text, 'failed'::text, 'cancelled'::text]))),
+    -- More than nothing and at most 100 years: Postgres 17 knows infinite intervals, a replica's clock does not.
+    constraint timeout_is_positive_and_finite CHECK (((timeout IS NULL) OR ((timeout > '00:00:00'::interval) AND (timeout <= '100 years'::interval)))),
+    -- From 1970 to 9998: what every reader can take. An infinite run_at is a job that waits for ever unsaid: hold it instead.
+    constraint times_are_finite CHECK (((GREATEST(run_at, created_at, started_at, cancel_requested_at, finished_at, failed_at) < '9999-01-01 00:00:00+00'::timestamp with time zone) AND (LEAST(run_at, created_at, started_at, cancel_requested_at, finished_at, failed_at) >= '1970-01-01 00:00:00+00'::timestamp with time zone)))
+)
+with (fillfactor=50, autovacuum_vacuum_threshold=1000, autovacuum_vacuum_scale_factor=0.01, autovacuum_vacuum_insert_scale_factor=0.05, autovacuum_analyze_scale_factor=0.02, autovacuum_vacuum_cost_delay=0);
+-- What a renewal tells its replica to end, and what the tick lets go on.
+CREATE INDEX jobs_awaits_replica ON orch.jobs USING btree (awaits_replica) WHERE (awaits_replica IS NOT NULL);
+-- What a claim walks, in its order; with the project, so that GET /queue counts without reading the table.
+CREATE INDEX jobs_claim ON orch.jobs USING btree (priority DESC, run_at, id) INCLUDE (project) WHERE claimable;
+-- Lists of failures, the latest first.
+CREATE INDEX jobs_failed_at ON orch.jobs USING btree (failed_at) WHERE (failed_at IS NOT NULL);
+-- What the sanitizer repairs; empty in a healthy database.
+CREATE INDEX jobs_impossible ON orch.jobs USING btree (id) WHERE impossible;
+-- At most one live job has a dedupe key.
+CREATE UNIQUE INDEX jobs_live_dedupe_key ON orch.jobs USING btree (live_dedupe_key) WHERE (live_dedupe_key IS NOT NULL);
+-- Of the jobs with one gate at most one runs: the last word.
+CREATE UNIQUE INDEX jobs_running_gate ON orch.jobs USING btree (running_gate) WHERE (running_gate IS NOT NULL);
+-- Counts of what waits but cannot be claimed, without a walk over what has finished.
+CREATE INDEX jobs_set_aside ON orch.jobs USING btree (id) WHERE set_aside;
+-- A running job is not deleted.
+CREATE TRIGGER jobs_guard_delete BEFORE DELETE ON orch.jobs FOR EACH ROW WHEN ((old.status = 'running'::text)) EXECUTE FUNCTION orch.guard_delete(); -- always
+-- Running jobs are not truncated away.
+CREATE TRIGGER jobs_guard_truncate BEFORE TRUNCATE ON orch.jobs FOR EACH STATEMENT EXECUTE FUNCTION orch.guard_truncate(); -- always
+-- Refuses illegal transitions; takes a running job where an operator says so.
+CREATE TRIGGER jobs_zz0_guard_transition BEFORE UPDATE ON orch.jobs FOR EACH ROW WHEN (((new.attempt < old.attempt) OR ((old.status = 'running'::text) AND (new.status = 'running'::text) AND (new.run_id IS DISTINCT FROM old.run_id)) OR ((old.status = 'running'::text) AND (new.status <> 'running'::text) AND ((old.run_id IS NULL) OR (new.last_run_id IS DISTINCT FROM old.run_id))) OR ((old.status <> 'running'::text) AND (new.status = 'running'::text) AND (NOT ((old.status = 'queued'::text) AND old.claimable AND (new.attempt = (old.attempt + 1)) AND (new.pid IS NULL)))) OR ((old.status <> new.status) AND (old.status <> 'running'::text) AND (new.status <> 'running'::text) AND (NOT ((old.status = ANY (ARRAY['queued'::text, 'held'::text])) AND (new.status = ANY (ARRAY['queued'::text, 'held'::text, 'cancelled'::text]))))))) EXECUTE FUNCTION orch.guard_transition(); -- always
+-- A row that does not run has no owner.
+CREATE TRIGGER jobs_zz1_guard_owner BEFORE INSERT OR UPDATE ON orch.jobs FOR EACH ROW WHEN (((new.status <> 'running'::text) AND (num_nonnulls(new.run_id, new.replica_id, new.pid, new.started_at, new.running_gate) > 0))) EXECUTE FUNCTION orch.guard_owner(); -- always
+-- Sets what follows from the status, where a statement did not.
+CREATE TRIGGER jobs_zz2_derive_helpers BEFORE INSERT OR UPDATE ON orch.jobs FOR EACH ROW WHEN (((new.claimable IS DISTINCT FROM ((new.status = 'queued'::text) AND (new.awaits_replica IS NULL))) OR ((new.finished_at IS NOT NULL) <> (new.status = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text]))) OR ((new.failed_at IS NOT NULL) <> (new.status = 'failed'::text)) OR ((new.awaits_replica IS NOT NULL) AND (new.status = ANY (ARRAY['running'::text, 'succeeded'::text, 'failed'::text]))) OR (new.live_dedupe_key IS DISTINCT FROM
+        CASE
+            WHEN (new.status = ANY (ARRAY['queued'::text, 'held'::text, 'running'::text])) THEN new.dedupe_key
+            ELSE NULL::text
+        END))) EXECUTE FUNCTION orch.derive_helpers(); -- always
+
+-- Runs: one row a try of a job, from its claim on. Open while ended_at is null; a job has at most one open run.
+create table orch.agent_runs (
+    -- The run's name, a UUIDv7 that the claimant made before it sent the claim: also its directory, its cgroup, ORCH_RUN_ID.
+    run_id uuid not null,
+    -- The job that it tries.
+    job_id bigint not null,
+    -- Which try of the job, from 1.
+    attempt integer not null,
+    -- The replica that claimed or adopted it.
+    replica_id uuid not null,
+    -- The host that it was started on.
+    host text,
+    -- The boot of that host; pids mean nothing in another.
+    boot_id text,
+    -- The main process, for people to read.
+    pid integer,
+    -- When that process started, in clock ticks since the host's boot.
+    pid_started bigint,
+    -- When it was claimed.
+    claimed_at timestamp with time zone not null default clock_timestamp(),
+    -- When its program was started; null if it never was.
+    spawned_at timestamp with time zone,
+    -- When its end was written; null while it is open.
+    ended_at timestamp with time zone,
+    -- The retry rules at the claim, durations in seconds, so that any replica can settle a dead one's run.
+    rules jsonb not null default '{}'::jsonb,
+    -- succeeded, failed, transient, timed_out, cancelled, interrupted, lost or spawn_failed.
+    outcome text,
+    -- The exit status of the main process, if it exited.
+    exit_code integer,
+    -- The signal that ended the main process, if one did.
+    signal integer,
+    -- What went wrong, for people.
+    error text,
+    -- What the run left in ORCH_RESULT_FILE.
+    result jsonb,
+    -- CPU time of its processes in user mode.
+    user_cpu_seconds double precision,
+    -- CPU time of its processes in the kernel.
+    system_cpu_seconds double precision,
+    -- The most memory that was resident.
+    peak_memory_bytes bigint,
+    -- Bytes of output that were kept.
+    log_bytes_kept bigint,
+    -- Bytes of output that did not fit between head and tail.
+    log_bytes_dropped bigint,
+    -- Processes of its tree that had to be killed after the main process ended.
+    processes_killed integer,
+    -- What held the process tree together: cgroup, pidns or sweep.
+    containment text,
+    -- Who wrote the end: owner, successor, reap, operator or sanitize.
+    closed_by text,
+    -- No run_id is used twice.
+    constraint agent_runs_pkey PRIMARY KEY (run_id),
+    -- The first run of a job is attempt 1.
+    constraint run_attempt_is_positive CHECK ((attempt >= 1)),
+    -- A run is closed by owner, successor, reap, operator or sanitize.
+    constraint run_closed_by_is_known CHECK ((closed_by = ANY (ARRAY['owner'::text, 'successor'::text, 'reap'::text, 'operator'::text, 'sanitize'::text]))),
+    -- A containment is cgroup, pidns or sweep.
+    constraint run_containment_is_known CHECK ((containment = ANY (ARRAY['cgroup'::text, 'pidns'::text, 'sweep'::text]))),
+    -- An ended run says when, how and by whom; an open one says none of these.
+    constraint run_is_ended_whole CHECK ((num_nulls(ended_at, outcome, closed_by) = ANY (ARRAY[0, 3]))),
+    -- An outcome is one of the eight.
+    constraint run_outcome_is_known CHECK ((outcome = ANY (ARRAY['succeeded'::text, 'failed'::text, 'transient'::text, 'timed_out'::text, 'cancelled'::text, 'interrupted'::text, 'lost'::text, 'spawn_failed'::text]))),
+    -- Rules are a JSON object; an empty one leaves every rule at its default.
+    constraint run_rules_are_an_object CHECK ((jsonb_typeof(rules) = 'object'::text))
+)
+with (fillfactor=70, autovacuum_vacuum_threshold=1000, autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_insert_scale_factor=0.05, autovacuum_analyze_scale_factor=0.02, autovacuum_vacuum_cost_delay=0);
+-- What ended lately.
+CREATE INDEX agent_runs_ended ON orch.agent_runs USING btree (ended_at) WHERE (ended_at IS NOT NULL);
+-- The history of a job.
+CREATE INDEX agent_runs_job ON orch.agent_runs USING btree (job_id);
+-- A job is never alive twice: it has at most one open run.
+CREATE UNIQUE INDEX agent_runs_one_open_a_job ON orch.agent_runs USING btree (job_id) WHERE (ended_at IS NULL);
+-- The running jobs of a replica; jobs itself has no index that knows.
+CREATE INDEX agent_runs_open ON orch.agent_runs USING btree (replica_id) WHERE (ended_at IS NULL);
+
+-- Replicas: one row a boot of an orch process, never used again once dead or left.
+create table orch.replicas (
+    -- The replica's name, a UUIDv7 made at its boot.
+    replica_id uuid not null,
+    -- For people: the setting name, else the host's name.
+    name text not null,
+    -- The host that it runs on.
+    host text not null,
+    -- The boot of that host.
+    boot_id text,
+    -- Which state directory it holds: a UUID in the directory, pid namespace, device and inode of the lock file.
+    state_dir_id text,
+    -- The version of its binary.
+    version text,
+    -- live; dead: its lease ran out, or its successor said so; left: it went, owning nothing.
+    state text not null default 'live'::text,
+    -- It claims nothing more. No state: a draining replica that dies is reaped like any other.
+    draining boolean not null default false,
+    -- The agents that it serves.
+    agents text[] not null default '{}'::text[],
+    -- Names and values for people and for routing; an object.
+    labels jsonb not null default '{}'::jsonb,
+    -- Its slots.
+    max_concurrency integer not null default 1,
+    -- When it registered.
+    started_at timestamp with time zone not null default clock_timestamp(),
+    -- Until when its runs are its own, by this database's clock alone.
+    lease_until timestamp with time zone not null,
+    -- No replica_id is used twice.
+    constraint replicas_pkey PRIMARY KEY (replica_id),
+    -- Labels are a JSON object.
+    constraint replica_labels_are_an_object CHECK ((jsonb_typeof(labels) = 'object'::text)),
+    -- Slots are counted from 0.
+    constraint replica_max_concurrency_is_not_negative CHECK ((max_concurrency >= 0)),
+    -- A state is live, dead or left.
+    constraint replica_state_is_known CHECK ((state = ANY (ARRAY['live'::text, 'dead'::text, 'left'::text])))
+)
+with (fillfactor=50, autovacuum_vacuum_threshold=200, autovacuum_vacuum_scale_factor=0, autovacuum_vacuum_cost_delay=0);
+-- A live replica is not deleted.
+CREATE TRIGGER replicas_guard_delete BEFORE DELETE ON orch.replicas FOR EACH ROW WHEN ((old.state = 'live'::text)) EXECUTE FUNCTION orch.guard_replica(); -- always
+-- Dead and left are for ever, and who leaves owns nothing.
+CREATE TRIGGER replicas_guard_state BEFORE UPDATE ON orch.replicas FOR EACH ROW WHEN ((((old.state <> 'live'::text) AND (new.state <> old.state)) OR ((old.state = 'live'::text) AND (new.state = 'left'::text)) OR (new.replica_id <> old.replica_id))) EXECUTE FUNCTION orch.guard_replica(); -- always
+-- Live replicas are not truncated away.
+CREATE TRIGGER replicas_guard_truncate BEFORE TRUNCATE ON orch.replicas FOR EACH STATEMENT EXECUTE FUNCTION orch.guard_truncate(); -- always
+
+-- Agents: the rules of each, as the replica that registered it last says. What an agent executes stands in orch.toml alone.
+create table orch.agents (
+    -- As jobs ask for it.
+    name text not null,
+    -- Failures at which a job is failed, unless the job says.
+    max_attempts integer not null default 3,
+    -- After how long a run is ended as timed out, unless the job says; null: never.
+    timeout interval,
+    -- After how long without output a run is ended as timed out; null: never.
+    silence_timeout interval,
+    -- The wait after the first failure.
+    backoff_base interval not null default '00:00:05'::interval,
+    -- What each further wait is multiplied by.
+    backoff_factor double precision not null default 2,
+    -- The longest wait, before jitter.
+    backoff_max interval not null default '01:00:00'::interval,
+    -- What becomes of a job whose run was lost: requeue, hold or fail.
+    on_lost text not null default 'requeue'::text,
+    -- Named caps that every job of this agent needs; not read until there are limits.
+    limits text[],
+    -- When these rules last changed.
+    updated_at timestamp with time zone not null default clock_timestamp(),
+    -- An agent has one set of rules.
+    constraint agents_pkey PRIMARY KEY (name),
+    -- Waits are more than nothing, do not shrink, and end within 100 years.
+    constraint agent_backoff_is_positive_and_finite CHECK (((backoff_base > '00:00:00'::interval) AND (backoff_max >= backoff_base) AND (backoff_max <= '100 years'::interval) AND ((backoff_factor >= (1)::double precision) AND (backoff_factor <= (1000)::double precision)))),
+    -- At least one attempt.
+    constraint agent_max_attempts_is_positive CHECK ((max_attempts >= 1)),
+    -- 1 to 100 letters, digits, dots, underscores and hyphens, a letter or digit first.
+    constraint agent_name_is_well_formed CHECK ((name ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$'::text)),
+    -- A lost run has its job requeued, held or failed.
+    constraint agent_on_lost_is_known CHECK ((on_lost = ANY (ARRAY['requeue'::text, 'hold'::text, 'fail'::text]))),
+    -- More than nothing and at most 100 years.
+    constraint agent_silence_timeout_is_positive_and_finite CHECK (((silence_timeout IS NULL) OR ((silence_timeout > '00:00:00'::interval) AND (silence_timeout <= '100 years'::interval)))),
+    -- More than nothing and at most 100 years.
+    constraint agent_timeout_is_positive_and_finite CHECK (((timeout IS NULL) OR ((timeout > '00:00:00'::interval) AND (timeout <= '100 years'::interval))))
+);
+
+-- Projects with rules of their own; one that is not here has the defaults.
+create table orch.projects (
+    -- As jobs name it.
+    name text not null,
+    -- One job at a time: jobs enqueued without a gate get the gate project:NAME.
+    serial boolean not null default false,
+    -- Its share of the slots, against the weights of the other projects; not read until there is fair share.
+    weight integer not null default 1,
+    -- A project has one set of rules.
+    constraint projects_pkey PRIMARY KEY (name),
+    -- 1 to 100 letters, digits, dots, underscores and hyphens, a letter or digit first.
+    constraint project_name_is_well_formed CHECK ((name ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$'::text)),
+    -- From 1 to a million.
+    constraint project_weight_is_positive CHECK (((weight >= 1) AND (weight <= 1000000)))
+);
+
+-- One row: which database this is, and the marks of the reaper.
+create table orch.meta (
+    -- Always true: there is one row.
+    only_row boolean not null default true,
+    -- The identity of the database cluster; null until the first replica fills it. Another one than the server's: this is a copy.
+    system_identifier bigint,
+    -- The identity of the database in its cluster; null until the first replica fills it.
+    database_oid oid,
+    -- The server's timeline at the last tick, as in the names of its WAL files: a change is a failover.
+    timeline text,
+    -- When some replica's reaper last ticked.
+    last_tick_at timestamp with time zone,
+    -- Until when nobody is declared dead, because leases look expired after an outage or a failover.
+    wait_until timestamp with time zone,
+    -- When wait_until was last set: runs lost soon after are not counted against their jobs.
+    wait_until_set_at timestamp with time zone,
+    -- Which functions, views and triggers were applied last: a hash of their definitions.
+    schema_hash text,
+    -- There is one row.
+    constraint meta_pkey PRIMARY KEY (only_row),
+    -- There is one row.
+    constraint meta_has_one_row CHECK (only_row)
+)
+with (fillfactor=10, autovacuum_vacuum_threshold=200, autovacuum_vacuum_scale_factor=0);
+
+-- Totals since the schema was made. In the order of locks they come last.
+create table orch.counters (
+    -- impossible_queued_total: the sweep's repairs; guard_repairs_total: the trigger's; reaped_total: runs of dead replicas settled as lost.
+    name text not null,
+    -- How many so far.
+    value bigint not null default 0,
+    -- A counter has one total.
+    constraint counters_pkey PRIMARY KEY (name),
+    -- Totals only grow.
+    constraint counter_is_not_negative CHECK ((value >= 0))
+)
+with (fillfactor=10, autovacuum_vacuum_threshold=200, autovacuum_vacuum_scale_factor=0);
+
+-- What operators did and what guards repaired. Ordinary runs have their history in orch.agent_runs: a row a transition would cost a third of the throughput.
+create table orch.events (
+    -- In the order of arrival.
+    id bigint not null generated always as identity,
+    -- When.
+    at timestamp with time zone not null default clock_timestamp(),
+    -- What: cancelled, cancel_requested, retried, held, released, taken (a running job, by a plain UPDATE), guard_repair, impossible_queued and others.
+    kind text not null,
+    -- The job that it is about, if it is about one.
+    job_id bigint,
+    -- The run that it is about, if it is about one.
+    run_id uuid,
+    -- The database user who logged in.
+    actor text not null default SESSION_USER,
+    -- What was found or changed.
+    detail jsonb,
+    -- An event has one number.
+    constraint events_pkey PRIMARY KEY (id)
+);
+-- What happened to a job.
+CREATE INDEX events_job ON orch.events USING btree (job_id) WHERE (job_id IS NOT NULL);
+-- Adds the repairs of a transaction to guard_repairs_total.
+CREATE CONSTRAINT TRIGGER events_count_guard_repairs AFTER INSERT ON orch.events DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.kind = 'guard_repair'::text)) EXECUTE FUNCTION orch.count_guard_repairs(); -- always
+
+-- The migrations that were applied, written by orch migrate.
+create table orch.schema_history (
+    -- Its number.
+    version integer not null,
+    -- What it does.
+    name character varying(255),
+    -- When it was applied, RFC 3339.
+    applied_on character varying(255),
+    -- Of its text, so that a changed one is noticed.
+    checksum character varying(255),
+    -- A migration is applied once.
+    constraint schema_history_pkey PRIMARY KEY (version)
+);
+
+-- Rows that carry an owner although they do not run; empty while the guards hold.
+view orch.impossible_queued (
+    -- The job's number.
+    job_id bigint,
+    -- What it says of itself.
+    status text,
+    -- The run that it carries.
+    run_id uuid,
+    -- The pid that it carries; whoever has it now has nothing to do with the job.
+    pid integer,
+    -- The owner that it carries.
+    replica_id uuid,
+    -- Since when, by what it carries.
+    started_at timestamp with time zone,
+    -- The gate that it keeps from others.
+    running_gate text
+);
+
+-- Counts by project, agent and status.
+view orch.queue (
+    -- The project.
+    project text,
+    -- The agent.
+    agent text,
+    -- The status.
+    status text,
+    -- How many jobs of this project and agent have it.
+    jobs bigint,
+    -- How many of them are queued and past their run_at.
+    due bigint,
+    -- When the first of the queued ones is, or was, due.
+    next_run_at timestamp with time zone
+);
+
+-- Every running job: run, pid, host, replica, age, lease left.
+view orch.running (
+    -- The job's number.
+    job_id bigint,
+    -- Its project.
+    project text,
+    -- What it runs.
+    agent text,
+    -- The run that is going on.
+    run_id uuid,
+    -- Which try it is.
+    attempt integer,
+    -- The main process on that host; null until it exists.
+    pid integer,
+    -- What holds the process tree together.
+    containment text,
+    -- Where it runs.
+    host text,
+    -- The name of the replica that owns it.
+    replica text,
+    -- The replica that owns it.
+    replica_id uuid,
+    -- Whether that replica is live, dead or has left.
+    replica_state text,
+    -- Since its claim.
+    age interval,
+    -- For how long the replica may still call it its own, unless it renews; negative once the lease has run out.
+    lease_left interval,
+    -- Since when somebody wants it cancelled.
+    cancel_requested_at timestamp with time zone
+);
+
+-- Every invariant as a query; empty while all hold.
+view orch.violations (
+    -- Which one is broken.
+    invariant text,
+    -- By what: the number of a job, the run_id of a run, or the key that is there twice.
+    what text
+);
+
+-- Cancels a waiting job, or asks its replica to end a running one. Returns the status: cancelled, or still running.
+function orch.cancel(job_id bigint)
+    returns text;
+
+-- Adds the repairs of a transaction to guard_repairs_total, at its end.
+function orch.count_guard_repairs()
+    returns trigger;
+
+-- Sets what follows from a job's status, where a statement did not.
+function orch.derive_helpers()
+    returns trigger;
+
+-- Enqueues one job in the caller's own transaction and returns its number.
+function orch.enqueue(agent text, payload jsonb DEFAULT '{}'::jsonb, project text DEFAULT 'default'::text, priority integer DEFAULT 0, run_at timestamp with time zone DEFAULT now(), gate text DEFAULT NULL::text, limits text[] DEFAULT NULL::text[], labels jsonb DEFAULT NULL::jsonb, require jsonb DEFAULT NULL::jsonb, dedupe_key text DEFAULT NULL::text, on_conflict text DEFAULT NULL::text, after bigint[] DEFAULT NULL::bigint[], max_attempts integer DEFAULT NULL::integer, timeout interval DEFAULT NULL::interval)
+    returns bigint;
+
+-- Enqueues an array of jobs, all or nothing; returns their numbers in order.
+function orch.enqueue_many(wishes jsonb)
+    returns SETOF bigint;
+
+-- The first element of enqueue_many's array that has not the shape of a wish.
+function orch.fault_of_shape(wishes jsonb)
+    returns TABLE(place bigint, complaint text);
+
+-- Says in words why a wish is no job; null where it is one.
+function orch.fault_of_wish(agent text, payload jsonb, project text, priority integer, run_at timestamp with time zone, gate text, limits text[], labels jsonb, require jsonb, dedupe_key text, on_conflict text, after bigint[], max_attempts integer, timeout interval, OUT code text, OUT complaint text)
+    returns record;
+
+-- The gate of a serial project's jobs; null elsewhere.
+function orch.gate_of(project text)
+    returns text;
+
+-- A running job is not deleted (SQLSTATE OR001).
+function orch.guard_delete()
+    returns trigger;
+
+-- Nulls the owner of a row that does not run, and counts it as a repair.
+function orch.guard_owner()
+    returns trigger;
+
+-- Dead is for ever, a live replica is not deleted, and one that leaves owns nothing (SQLSTATE OR006).
+function orch.guard_replica()
+    returns trigger;
+
+-- Refuses illegal transitions (SQLSTATE OR001); takes a running job from its owner where an operator sets it to queued or held.
+function orch.guard_transition()
+    returns trigger;
+
+-- What runs is not truncated away (SQLSTATE OR001, OR006).
+function orch.guard_truncate()
+    returns trigger;
+
+-- Keeps a queued job back until it is released.
+function orch.hold(job_id bigint)
+    returns text;
+
+-- Locks a job and returns its status (SQLSTATE OR005 if there is none).
+function orch.locked_status(job_id bigint)
+    returns text;
+
+-- Names the element of enqueue_many's array that cannot be read.
+function orch.refuse_unreadable(wishes jsonb)
+    returns void;
+
+-- Lets a held job go; it is due at its run_at. What led to the hold is counted anew.
+function orch.release(job_id bigint)
+    returns text;
+
+-- Queues a finished job again; counts, error and result are reset, attempt goes on.
+function orch.retry(job_id bigint)
+    returns text;
+
+-- What follows for a job from how its run ended: the table of settling, as one function of facts.
+function orch.settle_rule(outcome text, cancel_pending boolean, failures integer, lost_count integer, transient_count integer, interrupted_count integer, rules jsonb, lasted double precision, retry_at timestamp with time zone, jitter double precision, after_outage boolean)
+    returns TABLE(next_status text, next_run_at timestamp with time zone, next_failures integer, next_lost_count integer, next_transient_count integer, next_interrupted_count integer, verdict text);
+
+-- The elements of enqueue_many's array as the parameters of orch.enqueue.
+function orch.wishes_of(wishes jsonb)
+    returns TABLE(place bigint, agent text, payload jsonb, project text, priority integer, run_at timestamp with time zone, gate text, limits text[], labels jsonb, require jsonb, dedupe_key text, on_conflict text, after bigint[], max_attempts integer, timeout interval);

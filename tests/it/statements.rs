@@ -1,0 +1,234 @@
+//! Every statement below `sql/`: that the server takes it with the types that the code says, that its shape is the one
+//! that was reviewed, and that the hot ones are served by the index that their header names.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    path::Path,
+};
+
+use orch::db::{Statement, all_statements, schema};
+use tokio_postgres::Client;
+
+use crate::support::TestDb;
+
+fn statements() -> BTreeMap<&'static str, &'static Statement> {
+    all_statements().chain(schema::STATEMENTS.iter().copied()).map(|statement| (statement.name, statement)).collect()
+}
+
+/// `<noun>/<verb>` of every file below `sql/`, but for the definitions.
+fn files() -> BTreeSet<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("sql");
+    let mut found = BTreeSet::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(&root).unwrap().with_extension("").to_str().unwrap().to_owned();
+            let definition = ["schema/functions", "schema/views", "schema/triggers"].contains(&name.as_str());
+            if path.is_dir() && !definition {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "sql") {
+                found.insert(name);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_file_is_a_statement_and_every_statement_a_file_once() {
+    let count = all_statements().count() + schema::STATEMENTS.len();
+    let named: BTreeSet<_> = statements().keys().map(|name| (*name).to_owned()).collect();
+    assert_eq!(named.len(), count, "a name is used twice");
+    assert_eq!(named, files());
+}
+
+#[test]
+fn every_file_says_its_rows_its_guard_and_its_index() {
+    for (name, statement) in statements() {
+        for part in ["-- rows: ", "-- guard: ", "-- index: "] {
+            assert!(statement.sql.contains(part), "sql/{name}.sql has no line {part:?}");
+        }
+        for n in 1..=statement.params.len() {
+            assert!(
+                statement.sql.lines().any(|line| line.starts_with(&format!("-- ${n} "))),
+                "sql/{name}.sql does not explain ${n}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_statement_is_taken_by_the_server_in_the_shape_that_was_reviewed() {
+    let db = TestDb::new().await;
+    let client = db.client().await;
+    let mut shapes = String::new();
+    for (name, statement) in statements() {
+        let prepared = client
+            .prepare_typed(statement.sql, statement.params)
+            .await
+            .unwrap_or_else(|error| panic!("sql/{name}.sql: {error:?}"));
+        assert_eq!(prepared.params(), statement.params, "sql/{name}.sql");
+        let params: Vec<_> = prepared.params().iter().map(tokio_postgres::types::Type::name).collect();
+        let columns: Vec<_> =
+            prepared.columns().iter().map(|column| format!("{} {}", column.name(), column.type_().name())).collect();
+        writeln!(shapes, "{name} ({}) -> {}", params.join(", "), columns.join(", ")).unwrap();
+    }
+    super::schema::same_as_committed("tests/it/statements/shapes.txt", &shapes);
+}
+
+/// The plan of a statement as the server makes it for any parameters (generic) and for these.
+async fn plans(client: &Client, name: &str, args: &str) -> String {
+    let statement = statements()[name];
+    let types: Vec<_> = statement.params.iter().map(tokio_postgres::types::Type::name).collect();
+    let types = if types.is_empty() { String::new() } else { format!("({})", types.join(", ")) };
+    let mut plans = String::new();
+    client.batch_execute(&format!("prepare explained {types} as {}", statement.sql)).await.unwrap();
+    for mode in ["force_generic_plan", "force_custom_plan"] {
+        client.batch_execute(&format!("set plan_cache_mode = {mode}")).await.unwrap();
+        for row in client.query(&format!("explain execute explained {args}"), &[]).await.unwrap() {
+            plans += row.get(0);
+            plans.push('\n');
+        }
+    }
+    client.batch_execute("deallocate explained; reset plan_cache_mode").await.unwrap();
+    plans
+}
+
+/// 100,000 finished jobs and their runs, 5,000 queued, 20 running.
+async fn much(client: &Client) {
+    client
+        .batch_execute(
+            "insert into orch.replicas (replica_id, name, host, lease_until)
+             values ('00000000-0000-7000-8000-0000000000aa', 'r', 'h', now() + interval '1 hour');
+             insert into orch.jobs (agent, status, claimable, finished_at, attempt, last_run_id)
+             select 'a', 'succeeded', false, now() - n * interval '1 s', 1, ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid
+               from generate_series(1, 100000) n;
+             insert into orch.jobs (agent) select 'a' from generate_series(1, 5000);
+             insert into orch.jobs (agent, status, claimable, attempt, run_id, replica_id, started_at)
+             select 'a', 'running', false, 1, ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid,
+                    '00000000-0000-7000-8000-0000000000aa', now()
+               from generate_series(200001, 200020) n;
+             insert into orch.agent_runs (run_id, job_id, attempt, replica_id, ended_at, outcome, closed_by)
+             select last_run_id, id, 1, '00000000-0000-7000-8000-0000000000aa', finished_at, 'succeeded', 'owner'
+               from orch.jobs where status = 'succeeded';
+             insert into orch.agent_runs (run_id, job_id, attempt, replica_id)
+             select run_id, id, 1, replica_id from orch.jobs where status = 'running';
+             analyze orch.jobs; analyze orch.agent_runs; analyze orch.replicas",
+        )
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn on_a_hundred_thousand_rows_claim_reap_and_tick_name_their_indexes_and_walk_no_table() {
+    let db = TestDb::new().await;
+    let client = db.client().await;
+    much(&client).await;
+    let me = "'00000000-0000-7000-8000-0000000000aa'";
+    let cases: &[(&str, String, &[&str])] = &[
+        (
+            "runs/claim",
+            format!("({me}, array[gen_random_uuid()], '{{a}}', true, 'h', 'b', '{{}}', null)"),
+            &["jobs_claim", "jobs_running_gate"],
+        ),
+        ("runs/claimable", "('{a}', 10)".to_owned(), &["jobs_claim"]),
+        ("runs/owned", format!("({me})"), &["agent_runs_o", "jobs_pkey"]),
+        ("reaper/orphans", "(100)".to_owned(), &["agent_runs_o", "jobs_pkey"]),
+        ("reaper/tick", "(60, 5, 5, true)".to_owned(), &["jobs_impossible", "jobs_awaits_replica"]),
+        ("reaper/sanitize_impossible", "(100)".to_owned(), &["jobs_impossible"]),
+        ("reaper/release_unanswered", "(100)".to_owned(), &["jobs_awaits_replica"]),
+        ("replicas/renew", format!("({me}, 60)"), &["agent_runs_o", "jobs_awaits_replica"]),
+    ];
+    for (name, args, indexes) in cases {
+        let plans = plans(&client, name, args).await;
+        for index in *indexes {
+            assert!(plans.matches(index).count() >= 2, "sql/{name}.sql does not use {index}:\n{plans}");
+        }
+        for table in ["jobs", "agent_runs"] {
+            assert!(!plans.contains(&format!("Seq Scan on {table}")), "sql/{name}.sql walks {table}:\n{plans}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn ending_an_ungated_run_is_a_hot_update_and_so_is_a_pid_stamp() {
+    let db = TestDb::new().await;
+    let client = db.client().await;
+    // So few that all versions of their rows find room in one page: what is left is whether an index is touched.
+    let played = crate::played::Played::on(&db, &["a"]).await;
+    client
+        .batch_execute("insert into orch.jobs (agent, payload) select 'a', '{\"n\": 1}' from generate_series(1, 5)")
+        .await
+        .unwrap();
+    for noun in ["claim", "stamp", "settle"] {
+        client.batch_execute("begin").await.unwrap();
+        let before = written(&client).await;
+        match noun {
+            "claim" => {
+                let runs: Vec<_> = (0..5).map(|_| orch::model::RunId::new().to_string()).collect();
+                let args = format!(
+                    "('{}', '{{{}}}', '{{a}}', true, 'h', 'b', '{{}}', null)",
+                    played.replica_id,
+                    runs.join(", ")
+                );
+                execute(&client, "runs/claim", &args).await;
+            }
+            "stamp" => {
+                client.batch_execute("update orch.jobs set pid = 1 where status = 'running'").await.unwrap();
+            }
+            _ => {
+                let facts = client
+                    .query_one(
+                        "select format('(%L::bigint[], %L::uuid[], %L::uuid[]', array_agg(id), array_agg(run_id), array_agg(replica_id))
+                           from orch.jobs where status = 'running'",
+                        &[],
+                    )
+                    .await
+                    .unwrap();
+                let nothing = "array_fill(null::text, '{5}')::";
+                let rest: Vec<_> = statements()["runs/settle"].params[5..]
+                    .iter()
+                    .map(|ty| format!("{nothing}{}", ty.name()))
+                    .collect();
+                let args = format!(
+                    "{}, array_fill('owner'::text, '{{5}}'), array_fill('succeeded'::text, '{{5}}'), {})",
+                    facts.get::<_, String>(0),
+                    rest.join(", ")
+                );
+                execute(&client, "runs/settle", &args).await;
+            }
+        }
+        let after = written(&client).await;
+        client.batch_execute("commit").await.unwrap();
+        let (all, hot) = (after.0 - before.0, after.1 - before.1);
+        assert_eq!(all, 5, "{noun}");
+        match noun {
+            "claim" => assert_eq!(hot, 0, "a claim leaves the index of claimable jobs"),
+            _ => assert_eq!(hot, 5, "{noun} changes a column that an index names"),
+        }
+    }
+    let done = client.query_one("select count(*) from orch.jobs where status = 'succeeded'", &[]).await.unwrap();
+    assert_eq!(done.get::<_, i64>(0), 5);
+}
+
+/// The rows of jobs that this session has updated and not yet told the statistics, and how many of them HOT. Inside a
+/// transaction it only grows.
+async fn written(client: &Client) -> (i64, i64) {
+    let sql = "select coalesce(sum(n_tup_upd), 0)::bigint, coalesce(sum(n_tup_hot_upd), 0)::bigint
+                 from pg_stat_xact_user_tables where schemaname = 'orch' and relname = 'jobs'";
+    let row = client.query_one(sql, &[]).await.unwrap();
+    (row.get(0), row.get(1))
+}
+
+/// Executes a statement with its parameters as SQL.
+async fn execute(client: &Client, name: &str, args: &str) {
+    let statement = statements()[name];
+    let types: Vec<_> = statement.params.iter().map(tokio_postgres::types::Type::name).collect();
+    let text = format!("prepare executed ({}) as {}", types.join(", "), statement.sql);
+    client.batch_execute(&text).await.unwrap();
+    let run = format!("execute executed {args}");
+    client.batch_execute(&run).await.unwrap_or_else(|error| panic!("{run}: {error:?}"));
+    client.batch_execute("deallocate executed").await.unwrap();
+}
