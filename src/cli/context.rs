@@ -1,6 +1,7 @@
 //! What every command needs: the settings, the way to print, and the database, with sentences for when it says no.
 
 use anyhow::anyhow;
+use tokio_postgres::config::Host;
 
 use super::exit::say;
 use crate::{
@@ -40,8 +41,16 @@ impl Context {
 
     /// A pool on that database, after a look at whether its schema is this binary's.
     pub(super) async fn db(&self) -> anyhow::Result<Db> {
-        let db = self.pool(self.database()?)?;
-        match schema::check(&db).await.map_err(|error| explain(&error))? {
+        let database = self.database()?;
+        let own = matches!(database.source, Source::StateDir(_));
+        let db = self.pool(database)?;
+        let state = schema::check(&db).await.map_err(|error| match error {
+            db::Error::Unavailable(why) if own => {
+                anyhow!("the embedded Postgres does not answer ({why}): start `orch up`")
+            }
+            error => explain(&error),
+        })?;
+        match state {
             SchemaState::Current => Ok(db),
             state => Err(anyhow!("{state}")),
         }
@@ -56,6 +65,17 @@ impl Context {
 /// The switches that a summary of this process shows.
 pub(super) const fn switches(settings: &Settings) -> Switches {
     Switches { reaper_enabled: settings.reaper_enabled, sanitize_enabled: settings.impossible_queued_sanitize_enabled }
+}
+
+/// Where a database is, for people; never its password.
+pub(super) fn place(config: &tokio_postgres::Config) -> String {
+    let host = config.get_hosts().first().map_or_else(String::new, |host| match host {
+        Host::Tcp(host) => host.clone(),
+        Host::Unix(path) => path.display().to_string(),
+    });
+    let port = config.get_ports().first().copied().unwrap_or(5432);
+    let user = config.get_user().unwrap_or("-");
+    format!("{} on {host}:{port} as {user}", config.get_dbname().unwrap_or(user))
 }
 
 /// One sentence of what went wrong and what to do about it.

@@ -15,6 +15,7 @@ use serde_json::json;
 use super::{
     context::{Context, explain},
     exit::Exit,
+    logs::Follower,
     output, wait,
     when::{parse_positive_span, parse_when},
 };
@@ -67,6 +68,9 @@ pub(super) struct EnqueueArgs {
     /// Wait for the job's end, and exit as it did
     #[arg(long)]
     wait: bool,
+    /// Wait as with --wait, and print the output of its runs
+    #[arg(long)]
+    follow: bool,
 }
 
 pub(super) async fn run(context: &Context, args: EnqueueArgs) -> anyhow::Result<Exit> {
@@ -92,8 +96,14 @@ pub(super) async fn run(context: &Context, args: EnqueueArgs) -> anyhow::Result<
         timeout: args.timeout,
     };
     let id = db.enqueue_job(&job).await.map_err(|error| refusal(&error))?;
-    show(context, id)?;
-    if args.wait { wait::for_end(&db, id).await } else { Ok(Exit::Done) }
+    // With --follow, stdout belongs to the job's output.
+    if args.follow {
+        eprintln!("job {id}");
+    } else {
+        show(context, id)?;
+    }
+    let mut follower = args.follow.then(|| Follower::new(context));
+    if args.wait || args.follow { wait::for_end(&db, id, follower.as_mut()).await } else { Ok(Exit::Done) }
 }
 
 /// The payload is the one part of a wish that only the database can judge whole: JSON allows what jsonb cannot hold.

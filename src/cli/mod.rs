@@ -3,6 +3,7 @@
 //! Owns flags, texts and exit codes. Data goes to stdout, everything else to stderr, and whatever stops a command is one
 //! sentence that says what to do. Holds no SQL and decides nothing about jobs.
 
+mod bench;
 mod change;
 mod completions;
 mod config;
@@ -13,11 +14,13 @@ mod escape;
 mod exit;
 mod job;
 mod jobs;
+mod logs;
 mod migrate;
 mod output;
 mod queue;
 mod select;
 mod set;
+mod up;
 mod wait;
 mod when;
 
@@ -46,6 +49,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a replica and serve HTTP; without a database, on an embedded Postgres
+    Up(up::UpArgs),
     /// Bring the database's schema to this version
     Migrate(migrate::MigrateArgs),
     /// Put a job into the queue
@@ -54,6 +59,8 @@ enum Command {
     Jobs(jobs::JobsArgs),
     /// Show one job, whole
     Job(job::JobArgs),
+    /// Print the output of a job's run
+    Logs(logs::LogsArgs),
     /// Change when, or before which others, a job is to run
     Set(set::SetArgs),
     /// Cancel jobs
@@ -71,6 +78,9 @@ enum Command {
     /// Look at the settings
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Measure the whole system
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
     /// Print a shell's completions
     Completions(completions::CompletionsArgs),
 }
@@ -101,10 +111,12 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
     match cli.command {
         Command::Completions(args) => completions::run(&args),
         Command::Config(command) => config::run(&cli.settings, cli.json, &command),
+        Command::Up(args) => up::run(context()?, args),
         Command::Migrate(args) => block_on(migrate::run(&context()?, args)),
         Command::Enqueue(args) => block_on(enqueue::run(&context()?, args)),
         Command::Jobs(args) => block_on(jobs::run(&context()?, args)),
         Command::Job(args) => block_on(job::run(&context()?, args)),
+        Command::Logs(args) => block_on(logs::run(&context()?, args)),
         Command::Set(args) => block_on(set::run(&context()?, args)),
         Command::Cancel(args) => block_on(change::run(&context()?, Change::Cancel, args)),
         Command::Retry(args) => block_on(change::run(&context()?, Change::Retry, args)),
@@ -112,6 +124,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Release(args) => block_on(change::run(&context()?, Change::Release, args)),
         Command::Queue => block_on(queue::run(&context()?)),
         Command::Doctor(args) => block_on(doctor::run(&context()?, args)),
+        Command::Bench(command) => block_on(bench::run(&context()?, command)),
     }
 }
 

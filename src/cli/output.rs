@@ -2,7 +2,7 @@
 //!
 //! Never panics on a closed pipe: that ends the command quietly.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 
 use comfy_table::{Table, presets};
 use serde::Serialize;
@@ -37,6 +37,11 @@ pub(super) fn table<const N: usize>(
         }
     }
     write(format!("{}\n", table.trim_fmt()).as_bytes())
+}
+
+/// Whether stdout is a terminal.
+pub(super) fn stdout_is_terminal() -> bool {
+    io::stdout().is_terminal()
 }
 
 /// Bytes as they are, at once.

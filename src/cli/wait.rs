@@ -7,7 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 
-use super::{context::explain, exit::Exit};
+use super::{
+    context::explain,
+    exit::{Exit, say},
+    logs::Follower,
+};
 use crate::{
     db::{self, Db, jobs::Progress},
     model::{JobId, JobStatus, Outcome},
@@ -21,43 +25,72 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How long the database may be away before the wait is given up.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// Waits for the end of a job.
-pub(super) async fn for_end(db: &Db, id: JobId) -> anyhow::Result<Exit> {
+/// Waits for the end of a job, printing its runs' output on the way if there is a follower, and exits as it did.
+pub(super) async fn for_end(db: &Db, id: JobId, follower: Option<&mut Follower<'_>>) -> anyhow::Result<Exit> {
+    match until_end(db, id, follower).await? {
+        Some(progress) => finish(id, &progress),
+        None => Ok(Exit::Unknown),
+    }
+}
+
+/// Prints the output of a job's runs until it has ended, however it did.
+pub(super) async fn follow(db: &Db, id: JobId, follower: &mut Follower<'_>) -> anyhow::Result<Exit> {
+    Ok(Exit::from_success(until_end(db, id, Some(follower)).await?.is_some()))
+}
+
+/// Where the job stands once it has ended; none where that could not be learned, after why was said.
+async fn until_end(db: &Db, id: JobId, mut follower: Option<&mut Follower<'_>>) -> anyhow::Result<Option<Progress>> {
     let mut pause = PAUSE;
     let mut told_held = false;
     let mut away_since = None;
     loop {
         let progress = match db.job_progress(id).await {
             Ok(Some(progress)) => progress,
-            Ok(None) => return Ok(unknown(&format!("job {id} is gone: somebody deleted its row"))),
-            Err(error @ (db::Error::Unavailable(_) | db::Error::Conflict(_) | db::Error::Locked(_))) => {
+            Ok(None) => {
+                say(&format!("job {id} is gone: somebody deleted its row"));
+                return Ok(None);
+            }
+            Err(error) if is_passing(&error) => {
                 let since = *away_since.get_or_insert_with(|| {
-                    eprintln!("the database does not answer; waiting for it");
+                    say("the database does not answer; waiting for it");
                     Instant::now()
                 });
                 if since.elapsed() > PATIENCE {
-                    let error = explain(&error);
-                    return Ok(unknown(&format!("job {id} was not heard of again: {error:#}")));
+                    say(&format!("job {id} was not heard of again: {:#}", explain(&error)));
+                    return Ok(None);
                 }
                 tokio::time::sleep(LONGEST_PAUSE).await;
                 continue;
             }
-            Err(error) => return Ok(unknown(&format!("job {id} cannot be read: {:#}", explain(&error)))),
+            Err(error) => {
+                say(&format!("job {id} cannot be read any more: {:#}", explain(&error)));
+                return Ok(None);
+            }
         };
         away_since = None;
+        let mut moved = false;
+        if let Some(follower) = &mut follower {
+            moved = follower.step(db, id, &progress).await?;
+            if progress.status.is_finished() {
+                follower.finish_current()?;
+            }
+        }
         if progress.status.is_finished() {
-            return finish(id, &progress);
+            return Ok(Some(progress));
         }
         if progress.status == JobStatus::Held && !told_held {
             let why = progress.error.as_deref().map(|error| format!(": {error}")).unwrap_or_default();
-            super::exit::say(&format!(
-                "job {id} is held{why}; `orch release {id}` lets it go on, and this still waits"
-            ));
+            say(&format!("job {id} is held{why}; `orch release {id}` lets it go on, and this still waits"));
         }
         told_held = progress.status == JobStatus::Held;
-        pause = (pause * 3 / 2).min(LONGEST_PAUSE);
+        pause = if moved { PAUSE } else { (pause * 3 / 2).min(LONGEST_PAUSE) };
         tokio::time::sleep(pause).await;
     }
+}
+
+/// Whether the same question may be answered later.
+pub(super) const fn is_passing(error: &db::Error) -> bool {
+    matches!(error, db::Error::Unavailable(_) | db::Error::Conflict(_) | db::Error::Locked(_))
 }
 
 fn finish(id: JobId, progress: &Progress) -> anyhow::Result<Exit> {
@@ -69,11 +102,6 @@ fn finish(id: JobId, progress: &Progress) -> anyhow::Result<Exit> {
         (status, _) => bail!("job {id} is {status}, which is no end"),
     };
     let why = progress.error.as_deref().map(|error| format!(": {error}")).unwrap_or_default();
-    super::exit::say(&format!("job {id} {}{why}", progress.status));
+    say(&format!("job {id} {}{why}", progress.status));
     Ok(exit)
-}
-
-fn unknown(sentence: &str) -> Exit {
-    super::exit::say(sentence);
-    Exit::Unknown
 }

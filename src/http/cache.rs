@@ -78,6 +78,11 @@ impl QueueCache {
         Ok(value)
     }
 
+    /// Makes the first count of finished jobs, so that no request waits for it. What fails is tried by the first request.
+    pub(super) async fn warm_up(&self) {
+        drop(self.finished().await);
+    }
+
     async fn finished(&self) -> db::Result<Arc<Finished>> {
         let mut cached = self.finished.lock().await;
         let Some(count) = cached.as_mut() else {

@@ -55,7 +55,7 @@ pub async fn serve(listener: TcpListener, db: Db, info: Info, shutdown: Cancella
     let app = Arc::new(App { queue: QueueCache::new(db.clone()), db, info });
     // The first count of a long day is slow; nobody should have to wait for it.
     let warm = app.clone();
-    tokio::spawn(async move { drop(warm.queue.counted().await) });
+    tokio::spawn(async move { warm.queue.warm_up().await });
     let stopping = shutdown.clone().cancelled_owned();
     let server = axum::serve(listener, router(app)).with_graceful_shutdown(stopping);
     let cut = async {

@@ -62,11 +62,12 @@ pub struct Start {
     pub shutdown: Shutdown,
 }
 
-/// Runs a replica until it is told to stop. `ready` is called once it is registered and claims.
+/// Runs a replica until it is told to stop. `ready` is called whenever it has registered and claims: once, and again
+/// under each new name after it was declared dead.
 ///
 /// # Errors
 /// Where it cannot start (another live replica, no database, no spawner), or where a loop ended that must not.
-pub async fn run(start: Start, ready: impl FnOnce(ReplicaId)) -> anyhow::Result<()> {
+pub async fn run(start: Start, mut ready: impl FnMut(ReplicaId)) -> anyhow::Result<()> {
     let spawner = shim::client::Spawner::start(
         shim::client::own_exe(),
         start.state_dir.path().to_owned(),
@@ -74,7 +75,6 @@ pub async fn run(start: Start, ready: impl FnOnce(ReplicaId)) -> anyhow::Result<
     )
     .await
     .context("start the spawner")?;
-    let mut ready = Some(ready);
     let ended = loop {
         match boot_once(&start, &spawner, &mut ready).await {
             Ok(Ended::Stopped) => break Ok(()),
@@ -95,7 +95,7 @@ enum Ended {
 async fn boot_once(
     start: &Start,
     spawner: &shim::client::Spawner,
-    ready: &mut Option<impl FnOnce(ReplicaId)>,
+    ready: &mut impl FnMut(ReplicaId),
 ) -> anyhow::Result<Ended> {
     let (boot, queues) = Boot::new(start, spawner.clone());
     let former = boot.register().await?;
@@ -119,11 +119,11 @@ async fn boot_once(
     loops.spawn(claim::run(boot.clone()));
     loops.spawn(cancel::run(boot.clone()));
     loops.spawn(boot.clone().follow_agents());
-    if let Some(ready) = ready.take() {
-        ready(boot.replica_id());
-    }
+    ready(boot.replica_id());
 
     let broken = tokio::select! {
+        // The loops end once they are told to: that is looked at first.
+        biased;
         () = boot.over() => None,
         name = first_end(&mut loops) => Some(name),
     };

@@ -21,6 +21,7 @@ mod cgroup;
 pub mod client;
 mod handle;
 mod hold;
+pub mod log;
 mod note;
 mod pidns;
 mod process;

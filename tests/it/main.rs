@@ -4,6 +4,8 @@
 mod cli_doctor;
 mod cli_input;
 mod cli_jobs;
+mod cli_logs;
+mod cli_up;
 mod cli_wait;
 mod config;
 mod embedded;

@@ -23,6 +23,8 @@ pub(crate) const LEASE: f64 = 60.0;
 pub(crate) struct Played {
     pub(crate) db: Db,
     pub(crate) replica_id: ReplicaId,
+    /// Where its runs are said to be.
+    pub(crate) host: String,
     agents: Vec<String>,
 }
 
@@ -47,14 +49,14 @@ impl Played {
         })
         .await
         .unwrap();
-        Self { db, replica_id, agents }
+        Self { db, replica_id, host: "stage".to_owned(), agents }
     }
 
     /// Claims one job, if one is due.
     pub(crate) async fn claim(&self) -> Option<Claimed> {
         let claimant = Claimant {
             replica_id: self.replica_id,
-            host: "stage".to_owned(),
+            host: self.host.clone(),
             boot_id: "boot".to_owned(),
             serial_gate: true,
             rules: ClaimantRules { max_lost: 3, max_transient: 100, max_interrupted: 100, lease: LEASE },

@@ -52,7 +52,9 @@ impl Replica {
             shutdown: shutdown.clone(),
         };
         let (ready, is_ready) = tokio::sync::oneshot::channel();
-        let mut task = tokio::spawn(replica::run(start, move |_| drop(ready.send(()))));
+        let mut ready = Some(ready);
+        let ready = move |_| drop(ready.take().map(|ready| ready.send(())));
+        let mut task = tokio::spawn(replica::run(start, ready));
         tokio::select! {
             _ = is_ready => {}
             ended = &mut task => {

@@ -1,0 +1,208 @@
+//! `orch up`: a replica, HTTP and, where no database is named, an embedded Postgres, until it is told to stop.
+//!
+//! Owns the order of starting and stopping, and the signals. Everything that can be refused is refused before anything is
+//! claimed; the embedded server stops last.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow, bail};
+use clap::Args;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    context::{Context, explain, place, switches},
+    exit::Exit,
+};
+use crate::{
+    config::{self, Database, LogFormat, Settings, Source},
+    db::{
+        Db,
+        schema::{self, SchemaState},
+    },
+    embedded::{self, Embedded},
+    http,
+    replica::{self, Agents, Shutdown, StateDir},
+    telemetry,
+};
+
+/// The settings say it all.
+#[derive(Debug, Args)]
+pub(super) struct UpArgs {}
+
+pub(super) fn run(context: Context, _: UpArgs) -> anyhow::Result<Exit> {
+    telemetry::init(context.settings.log_format);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(up(context.settings))?;
+    Ok(Exit::Done)
+}
+
+async fn up(settings: Settings) -> anyhow::Result<()> {
+    let shutdown = Shutdown::default();
+    tokio::spawn(obey(Signals::new()?, shutdown.clone()));
+    let state_dir = StateDir::open(&settings.state_dir)?;
+    let listener = TcpListener::bind(settings.listen).await.map_err(|error| {
+        anyhow!(
+            "cannot listen on {}: {error}; stop what listens there, or choose another with --listen",
+            settings.listen
+        )
+    })?;
+    if let Some(database) = config::explicit_database(&settings)? {
+        return serve(settings, state_dir, listener, &database, shutdown).await;
+    }
+    let server = embedded::start(&settings.state_dir).await?;
+    let ended = serve_embedded(settings, state_dir, listener, &server, shutdown).await;
+    if let Err(error) = server.stop().await {
+        tracing::warn!(error = format!("{error:#}"), "the embedded Postgres did not stop as it should");
+    }
+    ended
+}
+
+/// On the embedded server: nobody else looks after its schema, so this does.
+async fn serve_embedded(
+    settings: Settings,
+    state_dir: StateDir,
+    listener: TcpListener,
+    server: &Embedded,
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
+    let source = Source::StateDir(settings.state_dir.clone());
+    let database = Database { config: config::own_url(server.url())?, source };
+    schema::migrate(&database.config).await.map_err(|error| super::migrate::explain(&error))?;
+    serve(settings, state_dir, listener, &database, shutdown).await
+}
+
+async fn serve(
+    settings: Settings,
+    state_dir: StateDir,
+    listener: TcpListener,
+    database: &Database,
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
+    let pool = |config, size| Db::new(config, size, settings.prepared_statements).map_err(|error| explain(&error));
+    let db = pool(database.config.clone(), settings.pool_size)?;
+    let renewals = pool(config::renewal_config(&settings, database)?, 1)?;
+    match schema::check(&db).await.map_err(|error| explain(&error))? {
+        SchemaState::Current => {}
+        state => bail!("{state}"),
+    }
+
+    let (agents, agents_seen) = watch::channel(Agents::new(settings.agents.clone()));
+    tokio::spawn(reread_agents(signal(SignalKind::hangup())?, settings.config.clone(), agents));
+    let (registered, replica) = watch::channel(None);
+    let info = http::Info { switches: switches(&settings), lease: settings.lease, replica };
+    let stop_http = CancellationToken::new();
+    let mut served = tokio::spawn(http::serve(listener, db.clone(), info, stop_http.clone()));
+
+    let mut greeting = Some(Greeting::new(&settings, database));
+    let ready = move |id| {
+        registered.send_replace(Some(id));
+        if let Some(greeting) = greeting.take() {
+            greeting.say();
+        }
+    };
+    let start = replica::Start { settings, db, renewals, state_dir, agents: agents_seen, shutdown: shutdown.clone() };
+    let mut replica = std::pin::pin!(replica::run(start, ready));
+    let ended = tokio::select! {
+        ended = &mut replica => ended,
+        // Nobody could see the replica any more: it stops as if it had been told to.
+        http = &mut served => {
+            shutdown.drain.cancel();
+            let replica = replica.await;
+            let why = match http {
+                Ok(Ok(())) => anyhow!("it ended"),
+                Ok(Err(error)) => error.into(),
+                Err(error) => error.into(),
+            };
+            return replica.and(Err(why.context("HTTP stopped, and the replica with it")));
+        }
+    };
+    stop_http.cancel();
+    let _ = served.await;
+    ended
+}
+
+/// What a person who started it wants to know once it works.
+struct Greeting {
+    format: LogFormat,
+    address: String,
+    database: String,
+    state_dir: String,
+    replica: String,
+    slots: usize,
+    agents: String,
+}
+
+impl Greeting {
+    fn new(settings: &Settings, database: &Database) -> Self {
+        let agents = settings.agents.keys().cloned().collect::<Vec<_>>().join(", ");
+        Self {
+            format: settings.log_format,
+            address: format!("http://{}", settings.listen),
+            database: format!("{} ({})", database.source, place(&database.config)),
+            state_dir: settings.state_dir.display().to_string(),
+            replica: settings.name.clone(),
+            slots: settings.max_concurrency,
+            agents: if agents.is_empty() { "none; write [agents.NAME] in orch.toml".to_owned() } else { agents },
+        }
+    }
+
+    fn say(self) {
+        let Self { format, address, database, state_dir, replica, slots, agents } = self;
+        match format {
+            LogFormat::Json => tracing::info!(address, database, state_dir, replica, slots, agents, "ready"),
+            LogFormat::Text => eprintln!(
+                "orch {} is ready\n  http      {address}\n  database  {database}\n  state     {state_dir}\n  \
+                 replica   {replica}, {slots} slots\n  agents    {agents}",
+                env!("CARGO_PKG_VERSION")
+            ),
+        }
+    }
+}
+
+/// Reads the agents again whenever it is asked to; a file that is wrong changes nothing.
+async fn reread_agents(mut asked: Signal, path: Option<std::path::PathBuf>, agents: watch::Sender<Agents>) {
+    while asked.recv().await.is_some() {
+        let read = path.as_deref().context("there is no orch.toml to read again").and_then(config::reload_agents);
+        match read {
+            Ok(read) => {
+                tracing::info!(agents = read.len(), "read the agents again");
+                agents.send_replace(Arc::new(read));
+            }
+            Err(error) => tracing::error!(error = format!("{error:#}"), "the agents stay as they were"),
+        }
+    }
+}
+
+/// What tells the process to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// The first signal drains, the second means now.
+async fn obey(mut signals: Signals, shutdown: Shutdown) {
+    let first = signals.next().await;
+    tracing::info!(signal = first, "stopping: nothing more is claimed, running jobs may finish; once more means now");
+    shutdown.drain.cancel();
+    let second = signals.next().await;
+    tracing::warn!(signal = second, "stopping now: running jobs are interrupted");
+    shutdown.now.cancel();
+}
