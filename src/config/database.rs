@@ -134,7 +134,7 @@ fn resolve(what: &str, text: &str, environment: Environment<'_>) -> anyhow::Resu
         }
     }
     if !pairs.contains_key("user") {
-        pairs.insert("user", variable("USER").unwrap_or_else(system_user));
+        pairs.insert("user", system_user());
     }
     if !pairs.contains_key("host") && !pairs.contains_key("hostaddr") {
         pairs.insert("host", default_host(pairs.get("port").map_or("5432", String::as_str)));
