@@ -9,6 +9,7 @@ mod cli_up;
 mod cli_wait;
 mod config;
 mod embedded;
+mod functions;
 mod guards;
 mod house;
 mod http;

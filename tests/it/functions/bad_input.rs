@@ -1,0 +1,172 @@
+//! Bad input by SQL: a sentence, an SQLSTATE, and nothing enqueued.
+
+use tokio_postgres::Client;
+
+use super::{id, one, refused};
+use crate::support::TestDb;
+
+/// That a call is refused with this SQLSTATE and these words, and that no job came of it.
+async fn nothing_comes_of(client: &Client, call: &str, code: &str, words: &str) {
+    let (found, message) = refused(client, &format!("select {call}")).await;
+    let shown: String = call.chars().take(200).collect();
+    assert_eq!(found, code, "{shown}: {message}");
+    assert!(message.contains(words), "{shown}: {message}");
+    assert!(message.chars().all(|c| !c.is_control()), "{shown} is echoed raw: {message:?}");
+    assert_eq!(one(client, "select count(*) from orch.jobs").await, "0", "{shown}");
+}
+
+#[tokio::test]
+async fn every_bad_argument_of_enqueue_is_refused_in_words() {
+    let db = TestDb::new().await;
+    let client = db.client().await;
+    let long = "x".repeat(101);
+    let key = "é".repeat(251);
+    let cases: Vec<(String, &str, &str)> = vec![
+        ("null".into(), "OR004", "agent is missing"),
+        ("''".into(), "OR004", "no well-formed name"),
+        ("'-rf'".into(), "OR004", "no well-formed name"),
+        ("'../x'".into(), "OR004", "no well-formed name"),
+        ("'a b'".into(), "OR004", "no well-formed name"),
+        ("E'a\\n'".into(), "OR004", "no well-formed name"),
+        ("E'a\\x1b[31m'".into(), "OR004", "no well-formed name"),
+        (format!("'{long}'"), "OR004", "no well-formed name"),
+        ("'a', project => 'p;drop'".into(), "OR004", "project \"p;drop\" is no well-formed name"),
+        ("'a', priority => 32768".into(), "OR004", "priority 32768 is not between -32768 and 32767"),
+        ("'a', priority => -32769".into(), "OR004", "priority"),
+        ("'a', run_at => 'infinity'".into(), "OR004", "run_at must be finite"),
+        ("'a', run_at => '-infinity'".into(), "OR004", "run_at must be finite"),
+        ("'a', run_at => '20000-01-01'".into(), "OR004", "is not between 1970 and 9998"),
+        ("'a', run_at => '1969-12-30'".into(), "OR004", "is not between 1970 and 9998"),
+        ("'a', gate => ''".into(), "OR004", "gate must have 1 to 500 bytes"),
+        (format!("'a', gate => '{key}'"), "OR004", "gate must have 1 to 500 bytes"),
+        ("'a', limits => '{x}'".into(), "OR003", "limits comes with a later version"),
+        ("'a', limits => '{}'".into(), "OR003", "limits comes with a later version"),
+        ("'a', require => '{}'".into(), "OR003", "require comes with a later version"),
+        ("'a', after => '{1}'".into(), "OR003", "after comes with a later version"),
+        ("'a', labels => '[]'".into(), "OR004", "labels must be a JSON object, not array"),
+        ("'a', labels => 'null'".into(), "OR004", "labels must be a JSON object, not null"),
+        (
+            "'a', labels => jsonb_build_object('x', repeat('y', 70000))".into(),
+            "OR004",
+            "labels must have at most 64 KiB",
+        ),
+        ("'a', dedupe_key => ''".into(), "OR004", "dedupe_key must have 1 to 500 bytes"),
+        (format!("'a', dedupe_key => '{key}'"), "OR004", "dedupe_key must have 1 to 500 bytes"),
+        ("'a', dedupe_key => 'k', on_conflict => 'ignore'".into(), "OR004", "it is one of return, replace, refuse"),
+        ("'a', on_conflict => 'return'".into(), "OR004", "on_conflict needs a dedupe_key"),
+        ("'a', max_attempts => 0".into(), "OR004", "max_attempts 0 is not at least 1"),
+        ("'a', timeout => '0'".into(), "OR004", "is not more than 0"),
+        ("'a', timeout => '-1 s'".into(), "OR004", "is not more than 0"),
+        ("'a', timeout => '101 years'".into(), "OR004", "at most 100 years"),
+        ("'a', jsonb_build_object('x', repeat('y', 17000000))".into(), "OR004", "payload has more than 16 MiB"),
+        ("'a', '{x}'".into(), "22P02", "invalid input syntax for type json"),
+        ("'a', '\"\\u0000\"'".into(), "22P05", "unsupported Unicode escape sequence"),
+        ("'a', '\"\\ud800\"'".into(), "22P02", "invalid input syntax for type json"),
+        ("'a', '1e400000'".into(), "22003", "overflow"),
+        ("'a', repeat('[', 100000)::jsonb".into(), "54001", "stack depth limit exceeded"),
+        ("'a', run_at => 'soon'".into(), "22007", "invalid input syntax"),
+        ("'a', priority => 99999999999".into(), "42883", "does not exist"),
+        ("'a', nonsense => 1".into(), "42883", "does not exist"),
+    ];
+    for (arguments, code, words) in cases {
+        nothing_comes_of(&client, &format!("orch.enqueue({arguments})"), code, words).await;
+    }
+    id(&client, "orch.enqueue('a')").await;
+}
+
+#[tokio::test]
+async fn every_bad_element_of_enqueue_many_is_named_and_nothing_is_enqueued() {
+    let db = TestDb::new().await;
+    let client = db.client().await;
+    let cases = [
+        ("null", "OR004", "a JSON array of objects is needed, not null"),
+        ("'{}'", "OR004", "a JSON array of objects is needed, not object"),
+        ("'[5]'", "OR004", "element 1: an object is needed, not number"),
+        ("'[{\"agent\": \"a\"}, null]'", "OR004", "element 2: an object is needed, not null"),
+        ("'[{\"agent\": \"a\"}, {}]'", "OR004", "element 2: agent is missing"),
+        ("'[{\"agent\": 5}]'", "OR004", "element 1: agent must be of type string, not number"),
+        ("'[{\"agent\": null}]'", "OR004", "element 1: agent must be of type string, not null"),
+        (
+            "'[{\"agent\": \"a\", \"agnet\": 1}]'",
+            "OR004",
+            "element 1: unknown key \"agnet\": the keys are agent, payload",
+        ),
+        ("'[{\"agent\": \"a\", \"\\u001b[1m\": 1}]'", "OR004", "element 1: unknown key \"\\u001b[1m\""),
+        ("'[{\"agent\": \"a\", \"priority\": \"1\"}]'", "OR004", "priority must be of type number, not string"),
+        ("'[{\"agent\": \"a\", \"priority\": 1.5}]'", "OR004", "element 1: invalid input syntax for type integer"),
+        ("'[{\"agent\": \"a\", \"priority\": 40000}]'", "OR004", "element 1: priority 40000 is not between"),
+        ("'[{\"agent\": \"a\", \"priority\": 1e99}]'", "OR004", "element 1: "),
+        (
+            "'[{\"agent\": \"a\"}, {\"agent\": \"a\", \"run_at\": \"soon\"}]'",
+            "OR004",
+            "element 2: invalid input syntax",
+        ),
+        ("'[{\"agent\": \"a\", \"run_at\": \"infinity\"}]'", "OR004", "element 1: run_at must be finite"),
+        ("'[{\"agent\": \"a\", \"timeout\": \"long\"}]'", "OR004", "element 1: invalid input syntax for type interval"),
+        ("'[{\"agent\": \"a\", \"timeout\": \"0s\"}]'", "OR004", "element 1: timeout 00:00:00 is not more than 0"),
+        ("'[{\"agent\": \"a\", \"labels\": []}]'", "OR004", "labels must be of type object, not array"),
+        ("'[{\"agent\": \"a\", \"limits\": [\"x\"]}]'", "OR003", "element 1: limits comes with a later version"),
+        ("'[{\"agent\": \"a\", \"require\": {}}]'", "OR003", "element 1: require comes with a later version"),
+        ("'[{\"agent\": \"a\", \"after\": [1]}]'", "OR003", "element 1: after comes with a later version"),
+        ("'[{\"agent\": \"a\", \"on_conflict\": \"return\"}]'", "OR004", "element 1: on_conflict needs a dedupe_key"),
+        (
+            "'[{\"agent\": \"a\"}, {\"agent\": \"a\", \"dedupe_key\": \"k\"},
+               {\"agent\": \"a\", \"dedupe_key\": \"k\", \"on_conflict\": \"refuse\"}]'",
+            "OR002",
+            "element 3: dedupe_key \"k\" is taken",
+        ),
+    ];
+    for (wishes, code, words) in cases {
+        nothing_comes_of(&client, &format!("* from orch.enqueue_many({wishes})"), code, words).await;
+    }
+}
+
+#[tokio::test]
+async fn text_that_is_no_utf8_is_refused_by_the_server() {
+    let db = TestDb::new().await;
+    let client = db.client().await;
+    for (bytes, code) in [("ff", "22021"), ("00", "22021"), ("eda080", "22021")] {
+        let call = format!("orch.enqueue(convert_from('\\x{bytes}', 'UTF8'))");
+        nothing_comes_of(&client, &call, code, "invalid byte sequence").await;
+    }
+}
+
+#[tokio::test]
+async fn an_operators_act_on_no_job_says_so() {
+    let db = TestDb::new().await;
+    let client = db.client().await;
+    for act in ["cancel", "retry", "hold", "release"] {
+        for (which, says) in
+            [("7", "there is no job 7"), ("null", "there is no job null"), ("-1", "there is no job -1")]
+        {
+            let (code, message) = refused(&client, &format!("select orch.{act}({which})")).await;
+            assert_eq!((code.as_str(), message.as_str()), ("OR005", says), "{act}({which})");
+        }
+    }
+    assert_eq!(one(&client, "select count(*) from orch.events").await, "0");
+}
+
+#[tokio::test]
+async fn a_plain_insert_of_nonsense_meets_a_named_constraint() {
+    let db = TestDb::new().await;
+    let client = db.client().await;
+    for (columns, values, constraint) in [
+        ("agent, status", "'a', 'scheduled'", "status_is_known"),
+        ("agent", "'a/b'", "agent_is_well_formed"),
+        ("agent, project", "'a', ''", "project_is_well_formed"),
+        ("agent, run_at", "'a', 'infinity'", "times_are_finite"),
+        ("agent, created_at", "'a', '-infinity'", "times_are_finite"),
+        ("agent, gate", "'a', ''", "gate_is_short"),
+        ("agent, dedupe_key", "'a', ''", "dedupe_key_is_short"),
+        ("agent, limits", "'a', '{x}'", "limits_come_with_their_table"),
+        ("agent, labels", "'a', '1'", "labels_are_an_object"),
+        ("agent, attempt", "'a', -1", "counts_are_not_negative"),
+        ("agent, max_attempts", "'a', 0", "max_attempts_is_positive"),
+        ("agent, timeout", "'a', '0'", "timeout_is_positive_and_finite"),
+    ] {
+        let (code, message) = refused(&client, &format!("insert into orch.jobs ({columns}) values ({values})")).await;
+        assert_eq!((code.as_str(), message.contains(constraint)), ("23514", true), "{columns}: {message}");
+    }
+    assert_eq!(refused(&client, "insert into orch.jobs (agent, priority) values ('a', 40000)").await.0, "22003");
+    assert_eq!(refused(&client, "insert into orch.jobs (id, agent) values (1, 'a')").await.0, "428C9");
+}
