@@ -5,7 +5,6 @@
 //! group while it held the process.
 
 use std::{
-    collections::HashSet,
     fmt::Write as _,
     fs::{self, File},
     io::{self, Read},
@@ -16,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 use super::process::Process;
 use crate::model::RunId;
@@ -181,19 +180,23 @@ impl Group {
         pids
     }
 
-    /// The processes in it, held.
-    pub(super) fn processes(&self) -> Vec<Process> {
-        let held: Vec<Process> = self.pids().into_iter().filter_map(Process::hold).collect();
-        // A pid may have passed to a stranger between the list and the hold; who is still listed is no stranger.
-        let still: HashSet<i32> = self.pids().into_iter().collect();
-        held.into_iter().filter(|process| still.contains(&process.pid)).collect()
+    /// Visits the processes in it, each held, one after the other (there may be more of them than descriptors).
+    pub(super) fn each(&self, mut visit: impl FnMut(&Process)) {
+        for pid in self.pids() {
+            // A pid may have passed to a stranger since it was listed; whoever is in the group while held is none.
+            if let Some(process) = Process::hold(pid)
+                && self.contains(Pid::from_raw(pid))
+            {
+                visit(&process);
+            }
+        }
     }
 
-    /// TERM to each process in it.
-    pub(super) fn terminate(&self) {
-        for process in self.processes() {
-            process.signal(Signal::SIGTERM);
-        }
+    /// Whether the process is in it now, or in a group below it.
+    pub(super) fn contains(&self, pid: Pid) -> bool {
+        let name = self.0.file_name();
+        fs::read_to_string(format!("/proc/{pid}/cgroup"))
+            .is_ok_and(|text| v2_path(&text).is_some_and(|path| Path::new(path).iter().any(|part| Some(part) == name)))
     }
 
     /// KILL to all of it at once, also to what is being forked.

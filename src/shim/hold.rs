@@ -1,11 +1,200 @@
-//! The shim (its loop comes with the next commit).
+//! The shim: takes hold of a run, has it tended, and lets its end stand.
+//!
+//! Owns the run's lock, from before it looks whether the run may start until after `exit.json` stands. Starts nothing
+//! where `void` stands, where the directory is gone, or where a shim has been before. It never makes the directory.
+//! The lease will be looked at here before the start, and be one more deadline in `tend`.
 
-use std::os::unix::net::UnixStream;
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io::{self, Read},
+    os::{
+        fd::OwnedFd,
+        unix::{fs::MetadataExt, fs::OpenOptionsExt, net::UnixStream},
+    },
+    thread::sleep,
+    time::Duration,
+};
 
-use super::spawner::Inheritance;
+use nix::{
+    errno::Errno,
+    fcntl::{AtFlags, OFlag, openat},
+    poll::{PollTimeout, poll},
+    sys::{
+        prctl,
+        signal::{SigSet, Signal},
+        signalfd::{SfdFlags, SignalFd},
+        stat::{Mode, fstatat},
+    },
+    unistd::{UnlinkatFlags, setsid, unlinkat},
+};
+
+use super::{
+    clock,
+    ending::ExitFile,
+    note::Note,
+    peers::Peers,
+    protocol::{Exit, Report, Request, RunDir, SpawnError},
+    rundir::{EXIT_TEMPORARY, LOCK, SPEC, SpecFile, VOID},
+    spawner::Inheritance,
+    start::failure,
+    tend,
+};
 use crate::model::RunId;
 
-/// The life of a shim.
-pub(super) fn run(_inheritance: &Inheritance, _run_id: RunId, _channel: UnixStream) -> i32 {
-    1
+/// How long a shim waits for a lock that somebody holds in order to give the run up.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+const LOCK_PAUSE: Duration = Duration::from_millis(2);
+/// How long a replica may take to say that the end is stored, before the shim makes `exit.json` durable.
+const STORED_WAIT: Duration = Duration::from_secs(1);
+
+/// A run that this shim, and nobody else, may start.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) dir: RunDir,
+    pub(super) directory: OwnedFd,
+    pub(super) lock: File,
+    pub(super) file: SpecFile,
+}
+
+/// The life of a shim, in a fresh child of the spawner with nothing open but its channel.
+pub(super) fn run(inheritance: &Inheritance, run_id: RunId, channel: UnixStream) -> i32 {
+    let _ = setsid();
+    let _ = prctl::set_name(c"orch-shim");
+    let hello = Report::Hello { version: env!("CARGO_PKG_VERSION").to_owned(), run_id };
+    let mut peers = Peers::new(channel, &hello);
+    let nothing = |error| Exit { never_started: Some(error), ..Exit::new(run_id) };
+    let dir = RunDir::new(&inheritance.state_dir, run_id);
+    let (held, signals) = match take(dir).and_then(|held| Ok((held, listen_to_signals()?))) {
+        Ok((Some(held), signals)) => (held, signals),
+        Ok((None, _)) => {
+            say_and_go(&mut peers, Exit { voided: true, ..Exit::new(run_id) });
+            return 0;
+        }
+        Err(error) => {
+            say_and_go(&mut peers, nothing(error));
+            return 0;
+        }
+    };
+    // Without it a successor cannot reach us; the run is none the worse for that.
+    drop(peers.listen(&held.directory));
+    match ExitFile::reserve(&held.directory) {
+        Ok(mut file) => {
+            let exit = tend::tend(&held, inheritance, &mut peers, &signals).unwrap_or_else(nothing);
+            let published = file.publish(&held.directory, &exit);
+            peers.tell(&Report::Exit(Box::new(exit)));
+            if !wait_until_stored(&mut peers) && published.is_ok() {
+                drop(file.make_durable(&held.directory));
+            }
+        }
+        Err(error) => {
+            let _ = unlinkat(&held.directory, EXIT_TEMPORARY, UnlinkatFlags::NoRemoveDir);
+            say_and_go(&mut peers, nothing(failure("reserve space for the end of the run", error)));
+        }
+    }
+    0
+}
+
+/// Takes the lock and looks whether the run may start. `None`: it may not, ever.
+fn take(dir: RunDir) -> Result<Option<Held>, SpawnError> {
+    let flags = libc::O_DIRECTORY;
+    let directory = match OpenOptions::new().read(true).custom_flags(flags).open(dir.path()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        directory => OwnedFd::from(directory.map_err(|error| failure("open the run's directory", error))?),
+    };
+    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let lock = match openat(&directory, LOCK, flags, Mode::S_IRUSR | Mode::S_IWUSR) {
+        // The directory was removed meanwhile.
+        Err(Errno::ENOENT) => return Ok(None),
+        lock => File::from(lock.map_err(|error| failure("open the run's lock", error))?),
+    };
+    lock_within(&lock, LOCK_WAIT)?;
+    if !may_start(&directory, &lock).map_err(|error| failure("look whether the run may start", error))? {
+        return Ok(None);
+    }
+    let mut text = Vec::new();
+    match openat(&directory, SPEC, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()) {
+        Err(Errno::ENOENT) => return Ok(None),
+        file => file.map_err(io::Error::from).and_then(|file| File::from(file).read_to_end(&mut text)),
+    }
+    .map_err(|error| failure("read the run's spec", error))?;
+    let file = serde_json::from_slice(&text)
+        .map_err(|error| SpawnError { temporary: false, message: format!("read the run's spec: {error}") })?;
+    Ok(Some(Held { dir, directory, lock, file }))
+}
+
+/// Whoever holds it is about to give the run up, or is another shim: it is not waited for without end.
+fn lock_within(lock: &File, wait: Duration) -> Result<(), SpawnError> {
+    let deadline = clock::now() + wait;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if clock::now() < deadline => sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => {
+                return Err(SpawnError { temporary: true, message: "somebody else holds the run's lock".to_owned() });
+            }
+            Err(TryLockError::Error(error)) => return Err(failure("take the run's lock", error)),
+        }
+    }
+}
+
+/// Under the lock: no `void`, no trace of another shim, and the lock is still the directory's.
+fn may_start(directory: &OwnedFd, lock: &File) -> io::Result<bool> {
+    let stands = match fstatat(directory, LOCK, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Err(Errno::ENOENT) => return Ok(false),
+        stands => stands?,
+    };
+    let ours = lock.metadata()?;
+    if (stands.st_dev, stands.st_ino) != (ours.dev(), ours.ino()) || Note::read(lock)?.is_some() {
+        return Ok(false);
+    }
+    match fstatat(directory, VOID, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Err(Errno::ENOENT) => Ok(true),
+        outcome => outcome.map(|_| false).map_err(io::Error::from),
+    }
+}
+
+/// Signals become something to poll for. TERM, INT and HUP mean that the machine or its operator wants the run to end.
+fn listen_to_signals() -> Result<SignalFd, SpawnError> {
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        signals.add(signal);
+    }
+    signals
+        .thread_block()
+        .and_then(|()| SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC))
+        .map_err(|error| failure("listen to signals", error))
+}
+
+/// For a run that was never this shim's: nothing is written.
+fn say_and_go(peers: &mut Peers, exit: Exit) {
+    peers.tell(&Report::Exit(Box::new(exit)));
+    let deadline = clock::now() + STORED_WAIT;
+    while !peers.is_silent() && converse(peers, deadline).is_some() {}
+}
+
+/// Whether somebody said in time that the end is stored. Nobody there, nobody to wait for.
+fn wait_until_stored(peers: &mut Peers) -> bool {
+    let deadline = clock::now() + STORED_WAIT;
+    while !peers.is_alone() {
+        match converse(peers, deadline) {
+            Some(requests) if requests.contains(&Request::Stored) => return true,
+            Some(_) => {}
+            None => return false,
+        }
+    }
+    false
+}
+
+/// One turn of talk; `None` once it is too late.
+fn converse(peers: &mut Peers, deadline: Duration) -> Option<Vec<Request>> {
+    let left = deadline.checked_sub(clock::now()).filter(|left| !left.is_zero())?;
+    let mut watched = Vec::new();
+    peers.watch(&mut watched);
+    let patience = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::ZERO);
+    match poll(&mut watched, patience) {
+        Ok(_) | Err(Errno::EINTR) => {}
+        Err(_) => return None,
+    }
+    drop(watched);
+    Some(peers.attend())
 }

@@ -9,7 +9,9 @@
 //! | `rundir`, `note` | the run's directory, its lock, and the shim's note in it |
 //! | `client`, `handle` | the replica's side: launch, hear, terminate |
 //! | `spawner` | the process that forks shims |
-//! | `hold`, `start`, `ending` | the shim: its loop, the job's first steps, the order of its end |
+//! | `hold`, `tend`, `ending` | the shim: its lock, its loop, the order of its end |
+//! | `start`, `birth` | the job's first steps, and how the shim hears of them |
+//! | `peers`, `clock` | who speaks with a shim; its clock |
 //! | `tree`, `cgroup`, `pidns`, `process` | the three containments and what they stand on |
 //! | `sweep`, `survey` | what a dead shim left; which containments can be had |
 //! | `spool`, `log` | the bounded output, written and read |
@@ -17,12 +19,16 @@
 //!
 //! The place of the lease is a file `fence`: one more deadline of the shim's one loop. This room knows no database.
 
+mod birth;
 mod cgroup;
 pub mod client;
+mod clock;
+mod ending;
 mod handle;
 mod hold;
 pub mod log;
 mod note;
+mod peers;
 mod pidns;
 mod process;
 pub mod protocol;
@@ -33,6 +39,8 @@ mod start;
 mod survey;
 mod sweep;
 mod sys;
+mod tend;
+mod tree;
 mod wire;
 
 use std::{

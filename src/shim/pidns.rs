@@ -45,6 +45,8 @@ pub(super) struct Init {
     pub(super) pid: Pid,
     pub(super) started: i64,
     pub(super) control: OwnedFd,
+    /// Then its pid means nobody any more.
+    pub(super) is_reaped: bool,
 }
 
 impl Init {
@@ -52,8 +54,8 @@ impl Init {
     pub(super) fn start(program: &Program, streams: &Streams) -> io::Result<Self> {
         let (control, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         let pid = sys::clone(namespaces(), None, || {
-            drop(prctl::set_pdeathsig(Signal::SIGKILL));
-            drop(prctl::set_name(c"orch-init"));
+            let _ = prctl::set_pdeathsig(Signal::SIGKILL);
+            let _ = prctl::set_name(c"orch-init");
             // Not the shim's lock, above all.
             let kept = [theirs.as_fd(), streams.stdin.as_fd(), streams.output.as_fd(), streams.birth.as_fd()];
             let Ok([control, stdin, output, birth]) = sys::keep_only(kept) else { return 1 };
@@ -61,10 +63,10 @@ impl Init {
         })?;
         let started = map_user(pid).and_then(|()| process::stat(pid.as_raw())).map(|stat| stat.started);
         match started {
-            Ok(started) => Ok(Self { pid, started, control }),
+            Ok(started) => Ok(Self { pid, started, control, is_reaped: false }),
             Err(error) => {
-                drop(kill(pid, Signal::SIGKILL));
-                drop(waitpid(pid, None));
+                let _ = kill(pid, Signal::SIGKILL);
+                let _ = waitpid(pid, None);
                 Err(error)
             }
         }
@@ -152,7 +154,9 @@ fn init(control: &OwnedFd, program: &Program, streams: Streams) -> i32 {
             match recv(control.as_raw_fd(), &mut word, MsgFlags::MSG_DONTWAIT) {
                 Ok(0) => return 0,
                 // Everything in the namespace but ourselves.
-                Ok(_) => drop(kill(Pid::from_raw(-1), Signal::SIGTERM)),
+                Ok(_) => {
+                    let _ = kill(Pid::from_raw(-1), Signal::SIGTERM);
+                }
                 Err(_) => {}
             }
         }

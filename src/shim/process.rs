@@ -111,15 +111,18 @@ impl Process {
     }
 }
 
-/// The processes, this one excepted, whose environment has exactly this entry (`NAME=value`).
-pub(super) fn with_environment(entry: &str) -> io::Result<Vec<Process>> {
+/// Visits the processes, this one excepted, whose environment has exactly this entry (`NAME=value`), each held.
+pub(super) fn each_with_environment(entry: &str, mut visit: impl FnMut(&Process)) -> io::Result<()> {
     let own = std::process::id() as i32;
-    let found = all()?.filter(|pid| *pid != own).filter_map(|pid| {
+    for pid in all()?.filter(|pid| *pid != own) {
         // Held first, looked at second.
-        let process = Process::hold(pid)?;
-        environment_has(pid, entry.as_bytes()).then_some(process)
-    });
-    Ok(found.collect())
+        if let Some(process) = Process::hold(pid)
+            && environment_has(pid, entry.as_bytes())
+        {
+            visit(&process);
+        }
+    }
+    Ok(())
 }
 
 fn environment_has(pid: i32, entry: &[u8]) -> bool {

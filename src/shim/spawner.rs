@@ -69,11 +69,11 @@ struct Spawner {
 /// Serves until the socket on standard input ends.
 pub(super) fn run(state_dir: PathBuf, lock_wait: Duration) -> io::Result<()> {
     // Ctrl-C at the replica's terminal is for the replica.
-    drop(setsid());
+    let _ = setsid();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGPIPE] {
         sys::ignore_signal(signal);
     }
-    drop(prctl::set_name(c"orch-spawner"));
+    let _ = prctl::set_name(c"orch-spawner");
     prctl::set_child_subreaper(true)?;
     let mut children = SigSet::empty();
     children.add(Signal::SIGCHLD);
@@ -203,7 +203,7 @@ impl Spawner {
             let all = process::all().into_iter().flatten().filter_map(|pid| process::stat(pid).ok());
             for orphan in all.filter(|stat| stat.parent == own && !self.shims.contains(&Pid::from_raw(stat.pid))) {
                 // It is our own child and not reaped, so this pid can be no one else.
-                drop(kill(Pid::from_raw(orphan.pid), Signal::SIGKILL));
+                let _ = kill(Pid::from_raw(orphan.pid), Signal::SIGKILL);
             }
         }
     }

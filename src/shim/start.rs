@@ -136,6 +136,11 @@ impl Program {
         self.identity.as_ref().is_some_and(|identity| identity.uid != 0)
     }
 
+    /// Takes all limits back.
+    pub(super) fn forget_limits(&mut self) {
+        self.rlimits.clear();
+    }
+
     /// Adds a limit that the kernel holds for the process (or the user), not for the tree.
     pub(super) fn limit(&mut self, resource: Resource, value: u64) {
         self.rlimits.push((resource, value));

@@ -16,7 +16,7 @@ use nix::sys::signal::Signal;
 use super::{
     cgroup::{Group, boot_id},
     note::Note,
-    process::{Process, with_environment},
+    process::{Process, each_with_environment},
     rundir::{RunDir, RunLock},
 };
 use crate::model::Containment;
@@ -46,36 +46,53 @@ pub fn sweep(dir: &RunDir, lock: &RunLock) -> io::Result<Swept> {
     let deadline = Instant::now() + BOUND;
     let mut seen = HashSet::new();
     loop {
-        let living = living(&note, group.as_ref(), &entry)?;
-        if living.is_empty() && !group.as_ref().map(Group::is_populated).transpose()?.unwrap_or(false) {
+        // `cgroup.kill` also reaches what is being forked.
+        let populated = match &group {
+            Some(group) if group.is_populated()? => {
+                group.each(|process| {
+                    let _ = seen.insert((process.pid, process.started));
+                });
+                group.kill()?;
+                true
+            }
+            _ => false,
+        };
+        let mut remaining = u32::from(populated);
+        kill_each(&note, &entry, |process| {
+            seen.insert((process.pid, process.started));
+            remaining += 1;
+        })?;
+        if remaining == 0 {
             if let Some(group) = &group {
                 group.remove();
             }
-            return Ok(Swept { killed: seen.len() as u32, remaining: 0 });
+            return Ok(Swept { killed: seen.len() as u32, remaining });
         }
         if Instant::now() >= deadline {
-            return Ok(Swept { killed: seen.len() as u32, remaining: living.len().max(1) as u32 });
-        }
-        seen.extend(living.iter().map(|process| (process.pid, process.started)));
-        if let Some(group) = &group {
-            group.kill()?;
-        }
-        for process in &living {
-            process.signal(Signal::SIGKILL);
+            return Ok(Swept { killed: seen.len() as u32, remaining });
         }
         sleep(PAUSE);
     }
 }
 
-fn living(note: &Note, group: Option<&Group>, entry: &str) -> io::Result<Vec<Process>> {
+/// KILL to what the note names beside a cgroup.
+fn kill_each(note: &Note, entry: &str, mut visit: impl FnMut(&Process)) -> io::Result<()> {
+    let mut kill = |process: &Process| {
+        visit(process);
+        process.signal(Signal::SIGKILL);
+    };
     match note.containment {
-        Containment::Cgroup => Ok(group.map(Group::processes).unwrap_or_default()),
-        // The kernel ends the rest of the namespace with it, and it is not gone before they are.
+        Containment::Cgroup => {}
+        // The kernel ends the rest of the namespace with its init, which is not gone before they are.
         Containment::Pidns => {
-            let init =
-                note.init.and_then(|(pid, started)| Process::hold(pid).filter(|process| process.started == started));
-            Ok(init.into_iter().collect())
+            if let Some((pid, started)) = note.init
+                && let Some(init) = Process::hold(pid)
+                && init.started == started
+            {
+                kill(&init);
+            }
         }
-        Containment::Sweep => with_environment(entry),
+        Containment::Sweep => each_with_environment(entry, kill)?,
     }
+    Ok(())
 }

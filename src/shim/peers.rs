@@ -1,0 +1,168 @@
+//! Those who speak with a shim: the replica that asked for the run, and whoever came through the socket since.
+//!
+//! Owns the connections. Nobody who reads slowly, sends nonsense or goes away can hold the shim up: writes that do not fit
+//! wait here, within a bound, and a peer that breaks the rules is dropped.
+
+use std::{
+    io::{self, Read, Write},
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::net::{UnixListener, UnixStream},
+    },
+};
+
+use nix::{
+    poll::{PollFd, PollFlags},
+    sys::{
+        socket::{getsockopt, sockopt::PeerCredentials},
+        stat::{Mode, umask},
+    },
+    unistd::Uid,
+};
+
+use super::{
+    protocol::{Report, Request},
+    rundir::SOCKET,
+    wire::{self, Inbox},
+};
+
+/// Connections at a time; a further one is closed unheard.
+const PEERS_MAX: usize = 8;
+
+/// All connections, and where new ones come in.
+#[derive(Debug)]
+pub(super) struct Peers {
+    listener: Option<UnixListener>,
+    peers: Vec<Peer>,
+    /// What every newcomer hears first: hello, and what has happened since.
+    history: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    stream: UnixStream,
+    inbox: Inbox,
+    outbox: Vec<u8>,
+    is_gone: bool,
+}
+
+impl Peers {
+    /// The one peer that a shim is born with, and a greeting for all.
+    pub(super) fn new(first: UnixStream, hello: &Report) -> Self {
+        let mut peers = Self { listener: None, peers: Vec::new(), history: Vec::new() };
+        peers.welcome(first);
+        peers.tell(hello);
+        peers
+    }
+
+    /// Opens the socket in the run directory. Its path may be longer than an address can be.
+    pub(super) fn listen(&mut self, directory: &OwnedFd) -> io::Result<()> {
+        let before = umask(Mode::S_IRWXG | Mode::S_IRWXO | Mode::S_IXUSR);
+        let listener = UnixListener::bind(format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd()));
+        umask(before);
+        let listener = listener?;
+        listener.set_nonblocking(true)?;
+        self.listener = Some(listener);
+        Ok(())
+    }
+
+    /// Nobody is there who could still be told something.
+    pub(super) fn is_alone(&self) -> bool {
+        self.peers.is_empty()
+    }
+
+    /// Whether everything that was said has gone out.
+    pub(super) fn is_silent(&self) -> bool {
+        self.peers.iter().all(|peer| peer.outbox.is_empty())
+    }
+
+    /// Says something to all who are there, and to all who come.
+    pub(super) fn tell(&mut self, report: &Report) {
+        let Ok(frame) = wire::frame(report) else { return };
+        for peer in &mut self.peers {
+            peer.outbox.extend_from_slice(&frame);
+            peer.flush();
+        }
+        self.history.extend_from_slice(&frame);
+        self.forget_gone();
+    }
+
+    /// What to poll for, in the order in which [`Self::attend`] does not depend on.
+    pub(super) fn watch<'a>(&'a self, watched: &mut Vec<PollFd<'a>>) {
+        watched.extend(self.listener.iter().map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN)));
+        watched.extend(self.peers.iter().map(|peer| {
+            let writing = if peer.outbox.is_empty() { PollFlags::empty() } else { PollFlags::POLLOUT };
+            PollFd::new(peer.stream.as_fd(), PollFlags::POLLIN | writing)
+        }));
+    }
+
+    /// Lets in who knocks, sends what waits and hands over what was asked. Never waits.
+    pub(super) fn attend(&mut self) -> Vec<Request> {
+        while let Some(Ok((stream, _))) = self.listener.as_ref().map(UnixListener::accept) {
+            let is_friend = getsockopt(&stream, PeerCredentials)
+                .is_ok_and(|peer| peer.uid() == Uid::effective().as_raw() || peer.uid() == 0);
+            if is_friend && self.peers.len() < PEERS_MAX {
+                self.welcome(stream);
+            }
+        }
+        let mut requests = Vec::new();
+        for peer in &mut self.peers {
+            peer.flush();
+            peer.read(&mut requests);
+        }
+        self.forget_gone();
+        requests
+    }
+
+    fn welcome(&mut self, stream: UnixStream) {
+        if stream.set_nonblocking(true).is_ok() {
+            let (inbox, outbox) = (Inbox::new(wire::REQUEST_MAX), self.history.clone());
+            let mut peer = Peer { stream, inbox, outbox, is_gone: false };
+            peer.flush();
+            self.peers.push(peer);
+        }
+    }
+
+    fn forget_gone(&mut self) {
+        self.peers.retain(|peer| !peer.is_gone);
+    }
+}
+
+impl Peer {
+    fn flush(&mut self) {
+        let mut sent = 0;
+        while sent < self.outbox.len() {
+            match self.stream.write(&self.outbox[sent..]) {
+                Ok(count) if count > 0 => sent += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(_) | Err(_) => {
+                    self.is_gone = true;
+                    break;
+                }
+            }
+        }
+        self.outbox.drain(..sent);
+    }
+
+    /// One bounded read: a peer that floods us is heard again at the next turn.
+    fn read(&mut self, requests: &mut Vec<Request>) {
+        let mut bytes = [0; 512];
+        match self.stream.read(&mut bytes) {
+            Ok(0) => self.is_gone = true,
+            Ok(count) => self.inbox.push(&bytes[..count]),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(_) => self.is_gone = true,
+        }
+        loop {
+            match self.inbox.next() {
+                Ok(Some(request)) => requests.push(request),
+                Ok(None) => return,
+                Err(_) => {
+                    self.is_gone = true;
+                    return;
+                }
+            }
+        }
+    }
+}

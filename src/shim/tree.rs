@@ -1,0 +1,296 @@
+//! The process tree of a run, whatever holds it together: begin it, count it, end it, see that it is empty.
+//!
+//! Owns the choice of the containment and what each means for the shim. The three differ only here. Decides nothing about
+//! when: that is `hold`.
+
+use std::{collections::HashSet, fs::File, io, os::fd::AsFd, path::PathBuf};
+
+use nix::{
+    sys::{
+        resource::Resource,
+        signal::{Signal, kill, killpg},
+    },
+    unistd::{Pid, getpgid, getpid},
+};
+
+use super::{
+    cgroup::{Events, Group, Usage},
+    note::Note,
+    pidns::Init,
+    process::{self, Process},
+    protocol::{SpawnError, Spec},
+    spawner::Inheritance,
+    start::{Program, Streams, failure},
+    sys,
+};
+use crate::model::Containment;
+
+/// A process by what tells it from every other of this boot: pid and start time.
+pub(super) type Known = (i32, i64);
+
+/// What holds the tree.
+#[derive(Debug)]
+pub(super) enum Tree {
+    /// The job was born in this group; the shim stays outside.
+    Cgroup { group: Group, events: Events },
+    /// The namespace ends with its init.
+    Pidns(Init),
+    /// Everything that is below the shim.
+    Sweep,
+}
+
+/// A tree whose first process exists.
+#[derive(Debug)]
+pub(super) struct Planted {
+    pub(super) tree: Tree,
+    /// The main process, where it is the shim's own child. In a namespace it says its pid itself.
+    pub(super) main: Option<Pid>,
+    /// Wishes that could not be had as asked.
+    pub(super) remarks: Vec<String>,
+}
+
+/// Why there is no tree of one kind.
+enum Refusal {
+    /// It cannot be had here: the next best will do, unless this one was demanded.
+    Unavailable(String),
+    /// Nothing can be started now.
+    Failed(SpawnError),
+}
+
+impl From<SpawnError> for Refusal {
+    fn from(error: SpawnError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Starts the program in the containment that was demanded, or in the best there is.
+pub(super) fn plant(
+    spec: &Spec,
+    inheritance: &Inheritance,
+    lock: &File,
+    mut program: Program,
+    streams: &Streams,
+) -> Result<Planted, SpawnError> {
+    let demanded = spec.containment.as_ref().map(std::slice::from_ref);
+    let mut refusals = Vec::new();
+    for containment in demanded.unwrap_or(Containment::ALL) {
+        program.forget_limits();
+        let mut planting = Planting { spec, inheritance, lock, program: &mut program, streams, remarks: Vec::new() };
+        let outcome = match containment {
+            Containment::Cgroup => planting.in_cgroup(),
+            Containment::Pidns => planting.in_namespace(),
+            Containment::Sweep => planting.below_shim(),
+        };
+        match outcome {
+            Ok((tree, main)) => return Ok(Planted { tree, main, remarks: planting.remarks }),
+            Err(Refusal::Failed(error)) => return Err(error),
+            Err(Refusal::Unavailable(reason)) => refusals.push(format!("containment {containment}: {reason}")),
+        }
+    }
+    Err(SpawnError { temporary: false, message: refusals.join("; ") })
+}
+
+struct Planting<'a> {
+    spec: &'a Spec,
+    inheritance: &'a Inheritance,
+    lock: &'a File,
+    program: &'a mut Program,
+    streams: &'a Streams,
+    remarks: Vec<String>,
+}
+
+impl Planting<'_> {
+    fn in_cgroup(&mut self) -> Result<(Tree, Option<Pid>), Refusal> {
+        let home = self.inheritance.home.as_ref().map_err(|reason| Refusal::Unavailable(reason.clone()))?;
+        let group = home
+            .make_group(self.spec.run_id)
+            .map_err(|error| Refusal::Unavailable(format!("make a cgroup: {error}")))?;
+        let memory = self.spec.memory_max.map(|max| group.limit("memory.max", max));
+        // Swapping instead would be a limit in name only.
+        if memory == Some(true) {
+            group.limit("memory.swap.max", 0);
+        }
+        let pids = self.spec.pids_max.map(|max| group.limit("pids.max", max));
+        self.limit_without_controller(memory == Some(false), pids == Some(false));
+        let planted = self.note(Containment::Cgroup, Some(group.path().to_owned()), None).and_then(|()| {
+            let directory = File::open(group.path()).map_err(|error| refuse("open the cgroup", error))?;
+            let events = group.events().map_err(|error| refuse("open the cgroup", error))?;
+            let shim = getpid();
+            let main =
+                sys::clone(0, Some(directory.as_fd()), || self.program.become_it(self.streams, Some(shim), false));
+            Ok((events, main.map_err(|error| refuse("start a process in a cgroup", error))?))
+        });
+        match planted {
+            Ok((events, main)) => Ok((Tree::Cgroup { group, events }, Some(main))),
+            Err(refusal) => {
+                group.remove();
+                Err(refusal)
+            }
+        }
+    }
+
+    fn in_namespace(&mut self) -> Result<(Tree, Option<Pid>), Refusal> {
+        self.limit_without_controller(self.spec.memory_max.is_some(), self.spec.pids_max.is_some());
+        self.note(Containment::Pidns, None, None)?;
+        let init = Init::start(self.program, self.streams).map_err(|error| refuse("make a pid namespace", error))?;
+        // The init waits for the word, so nothing of the job exists before the note says who it is.
+        self.note(Containment::Pidns, None, Some((init.pid.as_raw(), init.started)))?;
+        init.go().map_err(|error| failure("begin in the pid namespace", error))?;
+        Ok((Tree::Pidns(init), None))
+    }
+
+    fn below_shim(&mut self) -> Result<(Tree, Option<Pid>), Refusal> {
+        self.limit_without_controller(self.spec.memory_max.is_some(), self.spec.pids_max.is_some());
+        self.note(Containment::Sweep, None, None)?;
+        let shim = getpid();
+        let main = sys::fork(|| self.program.become_it(self.streams, Some(shim), false));
+        Ok((Tree::Sweep, Some(main.map_err(|error| failure("fork the program", error))?)))
+    }
+
+    fn note(&self, containment: Containment, cgroup: Option<PathBuf>, init: Option<Known>) -> Result<(), Refusal> {
+        let note = Note { boot_id: self.inheritance.boot_id.clone(), containment, cgroup, init };
+        Ok(note.write(self.lock).map_err(|error| failure("write the shim's note", error))?)
+    }
+
+    /// What the kernel holds for a process or a user instead of for the tree, and says so.
+    fn limit_without_controller(&mut self, memory: bool, pids: bool) {
+        if let Some(max) = self.spec.memory_max.filter(|_| memory) {
+            // Not RLIMIT_AS: address space that is only reserved would count, and many runtimes reserve a lot.
+            self.program.limit(Resource::RLIMIT_DATA, max);
+            self.remarks.push(
+                "memory_max holds for the private memory of each process, since no cgroup memory controller can be had"
+                    .to_owned(),
+            );
+        }
+        if let Some(max) = self.spec.pids_max.filter(|_| pids) {
+            if self.program.has_user_of_its_own() {
+                self.program.limit(Resource::RLIMIT_NPROC, max);
+                self.remarks.push(
+                    "pids_max holds for all processes of the job's user, since no cgroup pids controller can be had"
+                        .to_owned(),
+                );
+            } else {
+                self.remarks.push(
+                    "pids_max is not applied: no cgroup pids controller can be had, and the job has no user of its own"
+                        .to_owned(),
+                );
+            }
+        }
+    }
+}
+
+/// Out of something is out of it in every containment; anything else may not be an obstacle to the next one.
+fn refuse(what: &str, error: io::Error) -> Refusal {
+    let exhausted = matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE));
+    let error = failure(what, error);
+    if exhausted { Refusal::Failed(error) } else { Refusal::Unavailable(error.message) }
+}
+
+impl Tree {
+    /// Its word.
+    pub(super) const fn containment(&self) -> Containment {
+        match self {
+            Self::Cgroup { .. } => Containment::Cgroup,
+            Self::Pidns(_) => Containment::Pidns,
+            Self::Sweep => Containment::Sweep,
+        }
+    }
+
+    /// TERM to all of it. `main` is the main process while it is not reaped.
+    pub(super) fn terminate(&self, main: Option<Pid>) {
+        match self {
+            Self::Pidns(init) => init.terminate(),
+            Self::Cgroup { group, .. } => {
+                group.each(|process| {
+                    let _ = process.signal(Signal::SIGTERM);
+                });
+                // Whoever had the right to leave the group is still below the shim.
+                signal_descendants(Signal::SIGTERM, |pid| !group.contains(pid));
+            }
+            Self::Sweep => {
+                signal_group(main, Signal::SIGTERM);
+                // Those of the process group have it already; a second TERM means "at once" to some programs.
+                signal_descendants(Signal::SIGTERM, |pid| getpgid(Some(pid)).ok() != main);
+            }
+        }
+    }
+
+    /// KILL to all of it.
+    pub(super) fn kill(&self, main: Option<Pid>) {
+        match self {
+            Self::Pidns(init) if !init.is_reaped => {
+                let _ = kill(init.pid, Signal::SIGKILL);
+            }
+            Self::Pidns(_) => {}
+            Self::Cgroup { group, .. } => {
+                drop(group.kill());
+                signal_descendants(Signal::SIGKILL, |_| true);
+            }
+            Self::Sweep => {
+                signal_group(main, Signal::SIGKILL);
+                signal_descendants(Signal::SIGKILL, |_| true);
+            }
+        }
+    }
+
+    /// The processes of it that live, as far as they can be seen.
+    pub(super) fn living(&self) -> HashSet<Known> {
+        let mut living = HashSet::new();
+        match self {
+            Self::Pidns(init) => living.extend(known(init.members())),
+            Self::Cgroup { group, .. } => {
+                group.each(|process| {
+                    let _ = living.insert((process.pid, process.started));
+                });
+                living.extend(known(process::descendants(getpid().as_raw())));
+            }
+            Self::Sweep => living.extend(known(process::descendants(getpid().as_raw()))),
+        }
+        living
+    }
+
+    /// Whether nothing of it is left, when the shim has (or has no) children.
+    pub(super) fn is_empty(&self, childless: bool) -> bool {
+        match self {
+            Self::Cgroup { events, .. } => childless && events.is_populated().is_ok_and(|populated| !populated),
+            // The init is reaped after the whole namespace has ended; the descendants of a subreaper are its children
+            // once their parents have died.
+            Self::Pidns(_) | Self::Sweep => childless,
+        }
+    }
+
+    /// What it has used, as far as it is counted for the tree as a whole.
+    pub(super) fn usage(&self) -> Usage {
+        if let Self::Cgroup { group, .. } = self { group.usage() } else { Usage::default() }
+    }
+
+    /// Takes away what held it, when it is empty.
+    pub(super) fn remove(&self) {
+        if let Self::Cgroup { group, .. } = self {
+            group.remove();
+        }
+    }
+}
+
+fn known(processes: io::Result<Vec<process::Stat>>) -> impl Iterator<Item = Known> {
+    processes.into_iter().flatten().map(|stat| (stat.pid, stat.started))
+}
+
+fn signal_group(main: Option<Pid>, signal: Signal) {
+    if let Some(main) = main {
+        // Not reaped, so the group can be no one else's. It may not have made its group yet.
+        let _ = killpg(main, signal).or_else(|_| kill(main, signal));
+    }
+}
+
+/// Signals those below the shim that `choose` names, each held so that no stranger with its pid is meant.
+fn signal_descendants(signal: Signal, choose: impl Fn(Pid) -> bool) {
+    for (pid, started) in known(process::descendants(getpid().as_raw())) {
+        if let Some(process) = Process::hold(pid)
+            && process.started == started
+            && choose(Pid::from_raw(pid))
+        {
+            process.signal(signal);
+        }
+    }
+}
