@@ -1,6 +1,7 @@
 -- What finished, by project and status, in pieces of five minutes, so that later only the last ones are counted again.
 --
--- A job counts once, by the run that ended it; one that was retried since counts no more.
+-- A job counts once, by the run that ended it: one that was retried since counts no more, and one that was cancelled before
+-- it ever ran has no run to count by.
 -- $1 timestamptz   only runs that ended from here on, or null for the last 24 hours
 -- rows: piece (its beginning), project, status, jobs, counted_at; at least one, with a null piece where nothing finished
 -- guard: none

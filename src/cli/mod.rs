@@ -50,6 +50,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a replica and serve HTTP; without a database, on an embedded Postgres
+    #[command(after_help = "Every setting is a flag as well: --help lists them.")]
     Up(up::UpArgs),
     /// Bring the database's schema to this version
     Migrate(migrate::MigrateArgs),

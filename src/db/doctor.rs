@@ -4,15 +4,16 @@
 
 use std::fmt;
 
-use super::{Db, Result, Statement, statement};
+use super::{Db, Result, Statement, schema::DEFINITIONS, statement};
 
 const VIOLATIONS: Statement = statement!("doctor/violations", [INT8]);
 const TRIGGERS: Statement = statement!("doctor/triggers", []);
 const CHECKS: Statement = statement!("doctor/checks", []);
 const UNIQUE_INDEXES: Statement = statement!("doctor/unique_indexes", []);
+const FUNCTIONS: Statement = statement!("doctor/functions", []);
 const SERVER: Statement = statement!("doctor/server", []);
 
-pub(super) const STATEMENTS: &[&Statement] = &[&VIOLATIONS, &TRIGGERS, &CHECKS, &UNIQUE_INDEXES, &SERVER];
+pub(super) const STATEMENTS: &[&Statement] = &[&VIOLATIONS, &TRIGGERS, &CHECKS, &UNIQUE_INDEXES, &FUNCTIONS, &SERVER];
 
 /// The triggers that guard.
 const EXPECTED_TRIGGERS: &[(&str, &str)] = &[
@@ -212,6 +213,18 @@ impl Db {
             .collect()
     }
 
+    /// The functions of this binary's schema that the database lacks or has otherwise, and how many there should be.
+    pub async fn foreign_functions(&self) -> Result<(Vec<&'static str>, usize)> {
+        let rows = self.query(&FUNCTIONS, &[]).await?;
+        let mut found = Vec::with_capacity(rows.len());
+        for row in &rows {
+            found.push((row.try_get::<_, &str>("name")?, row.try_get::<_, &str>("source")?));
+        }
+        let expected: Vec<(&str, &str)> = DEFINITIONS.iter().flat_map(|(_, sql)| functions_of(sql)).collect();
+        let foreign = expected.iter().filter(|function| !found.contains(function)).map(|(name, _)| *name).collect();
+        Ok((foreign, expected.len()))
+    }
+
     /// What the server says of itself.
     pub async fn server(&self) -> Result<Server> {
         let rows = self.query(&SERVER, &[]).await?;
@@ -225,5 +238,30 @@ impl Db {
             late_replicas: row.try_get("late_replicas")?,
             last_tick_seconds: row.try_get("last_tick_seconds")?,
         })
+    }
+}
+
+/// The functions that a file of definitions makes: name and body, which the catalog keeps to the letter.
+fn functions_of(sql: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    sql.split("create or replace function orch.").skip(1).filter_map(|rest| {
+        let (name, rest) = rest.split_once('(')?;
+        let (_, rest) = rest.split_once("\nas $$")?;
+        let (body, _) = rest.split_once("$$")?;
+        Some((name, body))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DEFINITIONS, functions_of};
+
+    #[test]
+    fn no_function_escapes_the_doctor() {
+        for (name, sql) in DEFINITIONS {
+            assert_eq!(functions_of(sql).count(), sql.matches("create or replace function").count(), "{name}");
+        }
+        let names: Vec<&str> =
+            DEFINITIONS.iter().flat_map(|(_, sql)| functions_of(sql)).map(|(name, _)| name).collect();
+        assert!(names.contains(&"guard_owner") && names.contains(&"settle_rule"), "{names:?}");
     }
 }

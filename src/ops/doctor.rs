@@ -67,6 +67,7 @@ pub async fn examine_database(db: &Db) -> db::Result<Vec<Finding>> {
     for kind in GuardKind::ALL {
         findings.extend(compare(kind, &db.guards(kind).await?));
     }
+    findings.extend(functions(db).await?);
     findings.extend(violations(db).await?);
     findings.push(match (server.live_replicas, server.late_replicas) {
         (0, _) => Finding::new("replicas", Verdict::Note, "none is live: jobs wait until `orch up` runs somewhere"),
@@ -115,6 +116,16 @@ fn compare(kind: GuardKind, found: &[Guard]) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// The functions that somebody replaced by hand: a guard's trigger may be there and its function let everything through.
+async fn functions(db: &Db) -> db::Result<Vec<Finding>> {
+    let (foreign, expected) = db.foreign_functions().await?;
+    if foreign.is_empty() {
+        return Ok(vec![Finding::new("functions", Verdict::Ok, format!("all {expected} are this version's"))]);
+    }
+    let wrong = |name| format!("function orch.{name} is not this version's: run `orch migrate`, which puts it back");
+    Ok(foreign.into_iter().map(|name| Finding::new("functions", Verdict::Wrong, wrong(name))).collect())
 }
 
 async fn violations(db: &Db) -> db::Result<Vec<Finding>> {

@@ -26,7 +26,9 @@ async fn a_healthy_database_is_healthy() {
     let orch = Orch::on(&db);
     orch.run(["migrate"]).await.ok();
     let output = orch.run(["doctor"]).await.ok();
-    for check in ["database", "schema", "triggers", "checks", "unique_indexes", "invariants", "containment"] {
+    for check in
+        ["database", "schema", "triggers", "checks", "unique_indexes", "functions", "invariants", "containment"]
+    {
         assert!(output.stdout.lines().any(|line| line.split_whitespace().nth(1) == Some(check)), "{check}: {output:?}");
     }
     let findings = orch.run(["--json", "doctor"]).await.ok().json();
@@ -107,6 +109,21 @@ async fn a_schema_of_another_build_is_found() {
         &after("insert into orch.schema_history values (9999, 'later', now(), '1')").await,
         &["schema", "newer orch"],
     );
+}
+
+#[tokio::test]
+async fn a_function_that_was_replaced_by_hand_is_found_and_put_back_by_migrate() {
+    let db = TestDb::new().await;
+    let orch = Orch::on(&db);
+    let damage = "create or replace function orch.guard_owner() returns trigger language plpgsql \
+                  as $$ begin return new; end $$; \
+                  drop function orch.hold(bigint)";
+    db.client().await.batch_execute(damage).await.unwrap();
+    let output = orch.run(["doctor"]).await;
+    wrong(&output, &["functions", "orch.guard_owner"]);
+    wrong(&output, &["functions", "orch.hold"]);
+    orch.run(["migrate"]).await.ok();
+    orch.run(["doctor"]).await.ok();
 }
 
 #[tokio::test]
