@@ -75,6 +75,8 @@ pub async fn run(start: Start, mut ready: impl FnMut(ReplicaId)) -> anyhow::Resu
     )
     .await
     .context("start the spawner")?;
+    // After the spawner, so that jobs get the limit that this process was given.
+    raise_descriptor_limit();
     let ended = loop {
         match boot_once(&start, &spawner, &mut ready).await {
             Ok(Ended::Stopped) => break Ok(()),
@@ -85,6 +87,16 @@ pub async fn run(start: Start, mut ready: impl FnMut(ReplicaId)) -> anyhow::Resu
     };
     spawner.shutdown().await;
     ended
+}
+
+/// A live run holds a socket here, and the usual soft limit of 1,024 is for programs that use `select`.
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        warn!(%error, "failed to raise the limit of open files; many live runs may not fit");
+    }
 }
 
 enum Ended {

@@ -10,6 +10,7 @@ mod cli_wait;
 mod config;
 mod embedded;
 mod functions;
+mod footprint;
 mod guards;
 mod house;
 mod http;
