@@ -5,7 +5,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use tokio::{sync::OwnedSemaphorePermit, sync::watch, time::Instant};
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use super::{Boot, give_up, local::Order, outcome};
 use crate::{
@@ -193,7 +193,7 @@ pub(super) async fn watch_run(
     let started = began.map(|(started, _)| started);
     match ended {
         Ended::Exit(exit) => (outcome::judge(&exit, &agent.success_codes, ClosedBy::Owner, lasted), Some(handle)),
-        Ended::ShimGone => (after_shim(dir, started, agent, lasted).await, None),
+        Ended::ShimGone => (after_shim(boot, dir, started, agent, lasted).await, None),
     }
 }
 
@@ -213,15 +213,22 @@ pub(super) fn process(started: &Started) -> Process {
 
 /// The shim went without a word. Its lock says when it is gone; then its tree is swept and found empty, and only then
 /// is there anything to say about the run.
-async fn after_shim(dir: &RunDir, started: Option<Started>, agent: &Agent, lasted: Option<Duration>) -> Ending {
+async fn after_shim(
+    boot: &Boot,
+    dir: &RunDir,
+    started: Option<Started>,
+    agent: &Agent,
+    lasted: Option<Duration>,
+) -> Ending {
     let run_id = dir.run_id();
     let remains = give_up::make_sure_nothing_lives(dir, Duration::ZERO).await;
     if let Some(exit) = remains.exit {
         return outcome::judge(&exit, &agent.success_codes, ClosedBy::Owner, lasted);
     }
     if started.is_none() && remains.killed == 0 && remains.never_began {
-        debug!(%run_id, "the run was never begun");
-        return Ending::bare(Outcome::Interrupted, ClosedBy::Owner, "the spawner went away before the run began");
+        let message = "the spawner could not begin the run";
+        boot.spawn_trouble.trouble(message);
+        return Ending::bare(Outcome::Interrupted, ClosedBy::Owner, message);
     }
     error!(%run_id, killed = remains.killed, "the run's shim died; what it held is ended");
     let error = format!("the run's shim died; {} of its processes were ended", remains.killed);
