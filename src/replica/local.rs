@@ -14,7 +14,7 @@ use crate::{
 
 /// Why a live run is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
+pub(super) enum Order {
     /// Its job is to be cancelled.
     Cancel,
     /// The replica stops.
@@ -36,7 +36,7 @@ impl Order {
 
 /// The runs that this process knows of.
 #[derive(Debug)]
-pub struct LocalRuns {
+pub(super) struct LocalRuns {
     inner: Mutex<Inner>,
     count: watch::Sender<usize>,
 }
@@ -63,7 +63,7 @@ impl Default for LocalRuns {
 
 /// What was known at one moment: taken before a renewal is sent, compared when its answer is there.
 #[derive(Debug)]
-pub struct Known {
+pub(super) struct Known {
     /// Everything: claims under way, live and settling runs.
     pub all: HashSet<RunId>,
     /// Live runs whose claim was acknowledged; the database must list them.

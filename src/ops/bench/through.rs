@@ -53,7 +53,12 @@ impl Replica {
         };
         let (ready, is_ready) = tokio::sync::oneshot::channel();
         let mut ready = Some(ready);
-        let ready = move |_| drop(ready.take().map(|ready| ready.send(())));
+        let ready = move |_| {
+            if let Some(ready) = ready.take() {
+                // Whoever waited may have given up.
+                let _ = ready.send(());
+            }
+        };
         let mut task = tokio::spawn(replica::run(start, ready));
         tokio::select! {
             _ = is_ready => {}
