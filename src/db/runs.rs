@@ -48,6 +48,7 @@ pub(super) const STATEMENTS: &[&Statement] = &[&CLAIM, &CLAIMABLE, &HOLD_OFFENDE
 
 /// The proof that a replica owned a run when the database last said so. Spent by settling it.
 #[derive(Debug, PartialEq, Eq)]
+#[expect(clippy::struct_field_names, reason = "the names are the columns of the token")]
 pub struct Owned {
     job_id: JobId,
     run_id: RunId,

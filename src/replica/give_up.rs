@@ -113,7 +113,7 @@ async fn end_live_shim(dir: &RunDir, grace: Duration) {
         }
         Ok(None) => {}
         Err(error) => {
-            warn!(run_id = %dir.run_id(), %error, "a shim holds the run's lock and does not answer; waiting for it")
+            warn!(run_id = %dir.run_id(), %error, "a shim holds the run's lock and does not answer; waiting for it");
         }
     }
     sleep(LOOK_AGAIN).await;
@@ -152,7 +152,7 @@ pub(super) async fn end_taken(boot: Arc<Boot>, job_id: crate::model::JobId, run_
         }
         Ok(false) => {}
         Err(error) => {
-            warn!(%job_id, %error, "failed to acknowledge that the old process is gone; the next renewal tries again")
+            warn!(%job_id, %error, "failed to acknowledge that the old process is gone; the next renewal tries again");
         }
     }
 }

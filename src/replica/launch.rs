@@ -38,9 +38,10 @@ pub(super) async fn finish(boot: &Boot, owned: Owned, ending: Ending, handle: Op
     let (run_id, job_id) = (owned.run_id(), owned.job_id());
     let (outcome, error) = (ending.outcome, ending.error.clone());
     boot.local().settling(run_id);
-    match super::settle::settle(boot, owned.ended(ending)).await {
-        Some(status) => info!(%job_id, %run_id, %outcome, next = %status, error, "run settled"),
-        None => info!(%job_id, %run_id, %outcome, error, "run ended, and is no longer this replica's"),
+    if let Some(status) = super::settle::settle(boot, owned.ended(ending)).await {
+        info!(%job_id, %run_id, %outcome, next = %status, error, "run settled");
+    } else {
+        info!(%job_id, %run_id, %outcome, error, "run ended, and is no longer this replica's");
     }
     if let Some(handle) = handle {
         handle.stored().await;

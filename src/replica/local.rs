@@ -65,9 +65,9 @@ impl Default for LocalRuns {
 #[derive(Debug)]
 pub(super) struct Known {
     /// Everything: claims under way, live and settling runs.
-    pub all: HashSet<RunId>,
+    pub(super) all: HashSet<RunId>,
     /// Live runs whose claim was acknowledged; the database must list them.
-    pub live: Vec<RunId>,
+    pub(super) live: Vec<RunId>,
 }
 
 impl LocalRuns {
@@ -77,12 +77,12 @@ impl LocalRuns {
     }
 
     /// A claim with these names is about to be sent.
-    pub fn claiming(&self, run_ids: &[RunId]) {
+    pub(super) fn claiming(&self, run_ids: &[RunId]) {
         self.lock().claiming.extend(run_ids);
     }
 
     /// A claimed run begins to be looked after. Returns where its orders come from.
-    pub fn begin(&self, run_id: RunId, job_id: JobId) -> watch::Receiver<Option<Order>> {
+    pub(super) fn begin(&self, run_id: RunId, job_id: JobId) -> watch::Receiver<Option<Order>> {
         let (order, orders) = watch::channel(None);
         let mut inner = self.lock();
         inner.runs.insert(run_id, Local { job_id, order, settling: false });
@@ -92,7 +92,7 @@ impl LocalRuns {
 
     /// The claim's reply has been dealt with, or will never come: names that did not begin are forgotten, and if the
     /// database did open their runs, the next renewal says so.
-    pub fn claimed(&self, run_ids: &[RunId]) {
+    pub(super) fn claimed(&self, run_ids: &[RunId]) {
         let mut inner = self.lock();
         for run_id in run_ids {
             inner.claiming.remove(run_id);
@@ -100,21 +100,21 @@ impl LocalRuns {
     }
 
     /// The run has ended and is about to be settled: the database need not list it any more.
-    pub fn settling(&self, run_id: RunId) {
+    pub(super) fn settling(&self, run_id: RunId) {
         if let Some(local) = self.lock().runs.get_mut(&run_id) {
             local.settling = true;
         }
     }
 
     /// The run is over and answered for.
-    pub fn end(&self, run_id: RunId) {
+    pub(super) fn end(&self, run_id: RunId) {
         let mut inner = self.lock();
         inner.runs.remove(&run_id);
         self.count.send_replace(inner.runs.len());
     }
 
     /// What is known now.
-    pub fn known(&self) -> Known {
+    pub(super) fn known(&self) -> Known {
         let inner = self.lock();
         Known {
             all: inner.claiming.iter().chain(inner.runs.keys()).copied().collect(),
@@ -123,18 +123,18 @@ impl LocalRuns {
     }
 
     /// Whether this run is known, be it as a claim under way.
-    pub fn knows(&self, run_id: RunId) -> bool {
+    pub(super) fn knows(&self, run_id: RunId) -> bool {
         let inner = self.lock();
         inner.claiming.contains(&run_id) || inner.runs.contains_key(&run_id)
     }
 
     /// Whether this run is live and not being settled.
-    pub fn is_live(&self, run_id: RunId) -> bool {
+    pub(super) fn is_live(&self, run_id: RunId) -> bool {
         self.lock().runs.get(&run_id).is_some_and(|local| !local.settling)
     }
 
     /// Orders a run to end; the first order stands. Whether there was a run to order, not settling yet.
-    pub fn order(&self, run_id: RunId, order: Order) -> bool {
+    pub(super) fn order(&self, run_id: RunId, order: Order) -> bool {
         let inner = self.lock();
         let Some(local) = inner.runs.get(&run_id).filter(|local| !local.settling) else { return false };
         local.order.send_if_modified(|current| {
@@ -149,19 +149,19 @@ impl LocalRuns {
     }
 
     /// Orders every run to end.
-    pub fn order_all(&self, order: Order) {
+    pub(super) fn order_all(&self, order: Order) {
         for run_id in self.known().live {
             self.order(run_id, order);
         }
     }
 
     /// How many runs are known.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         *self.count.borrow()
     }
 
     /// Waits until no run is left.
-    pub async fn empty(&self) {
+    pub(super) async fn empty(&self) {
         // The sender lives as long as `self`, so waiting cannot fail.
         let _ = self.count.subscribe().wait_for(|count| *count == 0).await;
     }

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 /// The troubles of one loop.
 #[derive(Debug)]
-pub struct Outage {
+pub(super) struct Outage {
     what: &'static str,
     failures: u32,
     longest: Duration,
@@ -19,12 +19,12 @@ pub struct Outage {
 
 impl Outage {
     /// For a loop that does `what`, as in "failed to claim jobs", and pauses at most for `longest`.
-    pub const fn new(what: &'static str, longest: Duration) -> Self {
+    pub(super) const fn new(what: &'static str, longest: Duration) -> Self {
         Self { what, failures: 0, longest }
     }
 
     /// It failed: says so once, and how long to pause.
-    pub fn failed(&mut self, error: &dyn Display) -> Duration {
+    pub(super) fn failed(&mut self, error: &dyn Display) -> Duration {
         if self.failures == 0 {
             warn!(%error, "failed to {}; going on trying", self.what);
         }
@@ -34,7 +34,7 @@ impl Outage {
     }
 
     /// It worked: says so if it had not.
-    pub fn worked(&mut self) {
+    pub(super) fn worked(&mut self) {
         if self.failures > 0 {
             info!(failures = self.failures, "managed to {} again", self.what);
             self.failures = 0;
@@ -44,17 +44,17 @@ impl Outage {
 
 /// A duration times 0.5 to 1.5, so that many replicas do not act in step.
 #[must_use]
-pub fn jittered(duration: Duration) -> Duration {
+pub(super) fn jittered(duration: Duration) -> Duration {
     duration.mul_f64(0.5 + rand::random::<f64>())
 }
 
 /// Claims pause while processes cannot be started: longer with each failure, at once over with a success.
 #[derive(Debug, Default)]
-pub struct Pause(Mutex<Option<(Instant, u32)>>);
+pub(super) struct Pause(Mutex<Option<(Instant, u32)>>);
 
 impl Pause {
     /// A process could not be started for a reason that may pass.
-    pub fn trouble(&self, message: &str) {
+    pub(super) fn trouble(&self, message: &str) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let failures = state.map_or(0, |(_, failures)| failures);
         let now = Instant::now();
@@ -72,12 +72,12 @@ impl Pause {
     }
 
     /// A process was started.
-    pub fn over(&self) {
+    pub(super) fn over(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// How long not to claim.
-    pub fn left(&self) -> Option<Duration> {
+    pub(super) fn left(&self) -> Option<Duration> {
         let state = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.and_then(|(until, _)| until.checked_duration_since(Instant::now())).filter(|left| !left.is_zero())
     }

@@ -92,9 +92,10 @@ async fn end_and_settle(boot: &Arc<Boot>, dir: RunDir, left: Option<Left>) {
         }
     };
     let (job_id, outcome) = (owned.job_id(), ending.outcome);
-    match settle::settle(boot, owned.ended(ending)).await {
-        Some(next) => info!(%job_id, %run_id, %outcome, %next, "settled a run of an earlier boot"),
-        None => info!(%job_id, %run_id, "a run of an earlier boot had been settled already"),
+    if let Some(next) = settle::settle(boot, owned.ended(ending)).await {
+        info!(%job_id, %run_id, %outcome, %next, "settled a run of an earlier boot");
+    } else {
+        info!(%job_id, %run_id, "a run of an earlier boot had been settled already");
     }
     launch::retire(dir).await;
 }

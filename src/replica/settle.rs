@@ -53,7 +53,9 @@ pub(super) async fn run(boot: Arc<Boot>, mut requests: mpsc::UnboundedReceiver<R
             match boot.db().settle_runs(batch).await {
                 Ok(answers) => {
                     outage.worked();
-                    answers.into_iter().for_each(|answer| deal_with(&boot, answer, &mut waiting));
+                    for answer in answers {
+                        deal_with(&boot, answer, &mut waiting);
+                    }
                     break;
                 }
                 Err((error, back)) => {
