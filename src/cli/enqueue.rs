@@ -33,7 +33,7 @@ pub(super) struct EnqueueArgs {
     /// What is to run: an agent of some replica's orch.toml
     agent: String,
     /// JSON; @FILE reads it from a file, - from standard input
-    #[arg(default_value = "{}", allow_hyphen_values = true)]
+    #[arg(default_value = "{}", allow_negative_numbers = true)]
     payload: String,
     /// The tenant of the queue
     #[arg(long, default_value = "default")]

@@ -59,10 +59,11 @@ async fn a_payload_comes_from_a_file_or_from_stdin_and_keeps_its_digits() {
     std::fs::write(orch.path("payload.json"), r#"{"n": 12345678901234567890123.4567}"#).unwrap();
     orch.run(["enqueue", "a", "@payload.json"]).await.ok();
     orch.run_with_input(["enqueue", "a", "-"], b"[1, 2]").await.ok();
+    orch.run(["enqueue", "a", "-5"]).await.ok();
     let client = db.client().await;
     let rows = client.query("select payload::text from orch.jobs order by id", &[]).await.unwrap();
     let payloads: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
-    assert_eq!(payloads, [r#"{"n": 12345678901234567890123.4567}"#, "[1, 2]"]);
+    assert_eq!(payloads, [r#"{"n": 12345678901234567890123.4567}"#, "[1, 2]", "-5"]);
 }
 
 #[tokio::test]
@@ -83,6 +84,7 @@ async fn a_word_or_number_that_means_nothing_is_refused() {
         (&["jobs", "--limit", "0"], vec!["--limit"]),
         (&["job", "seven"], vec!["seven"]),
         (&["jbos"], vec!["jbos", "jobs"]),
+        (&["enqueue", "a", "--wiat"], vec!["--wiat", "--wait"]),
         (&["set", "1"], vec!["--priority"]),
     ] {
         let output = orch.run(arguments).await;
