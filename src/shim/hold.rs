@@ -64,7 +64,10 @@ pub(super) fn run(inheritance: &Inheritance, run_id: RunId, channel: UnixStream)
     let mut peers = Peers::new(channel, &hello);
     let nothing = |error| Exit { never_started: Some(error), ..Exit::new(run_id) };
     let dir = RunDir::new(&inheritance.state_dir, run_id);
-    let (held, signals) = match take(dir).and_then(|held| Ok((held, listen_to_signals()?))) {
+    // What loses its parent becomes ours: not handed down by the spawner, which is one too.
+    let begin = || prctl::set_child_subreaper(true).map_err(|error| failure("become a subreaper", error));
+    let taken = begin().and_then(|()| take(dir)).and_then(|held| Ok((held, listen_to_signals()?)));
+    let (held, signals) = match taken {
         Ok((Some(held), signals)) => (held, signals),
         Ok((None, _)) => {
             say_and_go(&mut peers, Exit { voided: true, ..Exit::new(run_id) });

@@ -170,9 +170,16 @@ pub(super) fn adopt(fd: RawFd) -> OwnedFd {
 
 /// Sets every signal to its default and blocks none, as a program expects to be started.
 pub(super) fn reset_signals() {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: the default action runs no code of ours. KILL, STOP and the C library's own refuse, rightly.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // The kernel's own record, all zeros: the default action. The C library refuses to touch two signals that it uses
+    // itself, and its `posix_spawn` starts programs, the spawner among them, with those two ignored.
+    let default = [0_u64; 8];
+    let set_size = size_of::<u64>();
+    for signal in 1..=64 {
+        // SAFETY: the kernel reads at most as much as `default` holds, and the default action runs no code of ours.
+        // KILL and STOP refuse, rightly.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), ptr::null_mut::<u64>(), set_size);
+        };
     }
     let _cannot_fail = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
 }

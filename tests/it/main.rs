@@ -22,5 +22,6 @@ mod replica;
 mod runs;
 mod schema;
 mod settle_rule;
+mod shim;
 mod statements;
 mod support;

@@ -22,4 +22,4 @@ pub(crate) use eventually::{eventually, eventually_within};
 pub(crate) use http::{Answer, http_get, http_request};
 pub(crate) use leftover::say;
 pub(crate) use orch::{Orch, Output, Replica};
-pub(crate) use sweep::processes_beneath;
+pub(crate) use sweep::{kill_beneath, processes_beneath};
