@@ -1,15 +1,16 @@
-//! Counts the queue at most once a second for everybody who asks.
+//! Counts the queue at most once a second for everybody who asks, and answers soon whatever a count costs.
 //!
-//! Live statuses are counted by the first request that finds them older than a second; others wait for that count.
-//! A day of finished jobs may be a million rows. Where counting them all is slow, a request counts only what was added
-//! since, and the whole is counted in the background, no sooner than [`REST`] times what it took.
+//! A request that finds the count older than a second has it made anew, and waits for it only so long: then it takes the
+//! count before, whose `counted_at` says how old it is. A day of finished jobs may be a million rows; where counting them
+//! all is slow, only what was added since is counted, and the whole in the background, no sooner than [`REST`] times what
+//! it took.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use tokio::sync::Mutex;
+use tokio::sync;
 
 use crate::db::{
     self, Db,
@@ -19,6 +20,12 @@ use crate::db::{
 /// How long a count is good for.
 const FRESH: Duration = Duration::from_secs(1);
 
+/// How long a request waits for a new count where there is one before.
+const SOON: Duration = Duration::from_millis(30);
+
+/// A count older than this is no answer any more: the new one is waited for.
+const STALE: Duration = Duration::from_secs(10);
+
 /// How many times its own duration a whole count of finished jobs is good for: at most a 200th of the time is spent on it.
 const REST: u32 = 200;
 
@@ -27,92 +34,106 @@ const REST: u32 = 200;
 pub(super) struct Counted {
     pub(super) live: Arc<Live>,
     pub(super) finished: Arc<Finished>,
+    at: Instant,
 }
 
+/// The counts of one process; clones are the same one.
+#[derive(Debug, Clone)]
+pub(super) struct QueueCache(Arc<Inner>);
+
 #[derive(Debug)]
-struct LiveCount {
-    value: Arc<Live>,
-    at: Instant,
+struct Inner {
+    db: Db,
+    latest: Mutex<Option<Counted>>,
+    /// Held by the one who counts.
+    finished: sync::Mutex<Option<FinishedCount>>,
+    /// Held while the background counts a whole day.
+    whole: Arc<sync::Mutex<()>>,
 }
 
 #[derive(Debug)]
 struct FinishedCount {
     value: Arc<Finished>,
-    at: Instant,
     /// When all of it was last counted, and how long that took.
     whole_at: Instant,
     whole_took: Duration,
 }
 
-/// The counts of one process.
-#[derive(Debug)]
-pub(super) struct QueueCache {
-    db: Db,
-    live: Mutex<Option<LiveCount>>,
-    finished: Arc<Mutex<Option<FinishedCount>>>,
-    /// Held while the background counts.
-    counting: Arc<Mutex<()>>,
-}
-
 impl QueueCache {
     pub(super) fn new(db: Db) -> Self {
-        Self { db, live: Mutex::default(), finished: Arc::default(), counting: Arc::default() }
+        Self(Arc::new(Inner { db, latest: Mutex::default(), finished: sync::Mutex::default(), whole: Arc::default() }))
     }
 
-    /// Counts that are at most a second old.
+    /// Makes the first count of a day's finished jobs, so that no request waits for it. What fails is tried by the first
+    /// request.
+    pub(super) async fn warm_up(&self) {
+        let mut finished = self.0.finished.lock().await;
+        if finished.is_none() {
+            *finished = FinishedCount::whole(&self.0.db).await.ok();
+        }
+    }
+
+    /// The latest counts: not older than a second, unless counting takes longer than one should wait.
     pub(super) async fn counted(&self) -> db::Result<Counted> {
-        // Finished first: a job that ends in between is then in neither rather than in both.
-        let finished = self.finished().await?;
-        Ok(Counted { live: self.live().await?, finished })
+        if let Some(fresh) = self.younger_than(FRESH) {
+            return Ok(fresh);
+        }
+        let before = self.younger_than(STALE);
+        // A task of its own: it goes on when this request takes the count before, or is given up.
+        let cache = self.clone();
+        let counting = tokio::spawn(async move { cache.count().await });
+        let counted = match before {
+            None => counting.await,
+            Some(before) => match tokio::time::timeout(SOON, counting).await {
+                Ok(counted) => counted,
+                Err(_) => return Ok(before),
+            },
+        };
+        counted.unwrap_or_else(|broken| Err(db::Error::Unavailable(broken.to_string())))
     }
 
-    /// As [`QueueCache::counted`], without the finished ones.
-    pub(super) async fn live(&self) -> db::Result<Arc<Live>> {
-        let mut cached = self.live.lock().await;
-        if let Some(count) = cached.as_ref().filter(|count| count.at.elapsed() < FRESH) {
-            return Ok(count.value.clone());
+    fn younger_than(&self, age: Duration) -> Option<Counted> {
+        let latest = self.0.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        latest.as_ref().filter(|counted| counted.at.elapsed() < age).cloned()
+    }
+
+    /// Counts, unless somebody else just has.
+    async fn count(&self) -> db::Result<Counted> {
+        let mut known = self.0.finished.lock().await;
+        if let Some(fresh) = self.younger_than(FRESH) {
+            return Ok(fresh);
         }
         let at = Instant::now();
-        let value = Arc::new(self.db.count_live().await?);
-        *cached = Some(LiveCount { value: value.clone(), at });
-        Ok(value)
+        // Finished first: a job that ends in between is then in neither rather than in both.
+        let finished = self.count_finished(&mut known).await?;
+        let counted = Counted { live: Arc::new(self.0.db.count_live().await?), finished, at };
+        *self.0.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(counted.clone());
+        Ok(counted)
     }
 
-    /// Makes the first count of finished jobs, so that no request waits for it. What fails is tried by the first request.
-    pub(super) async fn warm_up(&self) {
-        drop(self.finished().await);
-    }
-
-    async fn finished(&self) -> db::Result<Arc<Finished>> {
-        let mut cached = self.finished.lock().await;
-        let Some(count) = cached.as_mut() else {
-            let whole = count_whole(&self.db).await?;
-            return Ok(cached.insert(whole).value.clone());
+    async fn count_finished(&self, known: &mut Option<FinishedCount>) -> db::Result<Arc<Finished>> {
+        let Some(count) = known else {
+            return Ok(known.insert(FinishedCount::whole(&self.0.db).await?).value.clone());
         };
-        if count.at.elapsed() < FRESH {
-            return Ok(count.value.clone());
-        }
-        let due = count.whole_at.elapsed() >= count.whole_took * REST;
-        if due && count.whole_took * REST < FRESH {
-            *count = count_whole(&self.db).await?;
-        } else {
-            if due {
-                self.count_in_background();
+        let rest = count.whole_took * REST;
+        if count.whole_at.elapsed() >= rest {
+            if rest < FRESH {
+                *count = FinishedCount::whole(&self.0.db).await?;
+                return Ok(count.value.clone());
             }
-            let at = Instant::now();
-            count.value = Arc::new(self.db.count_finished_after((*count.value).clone()).await?);
-            count.at = at;
+            self.count_whole_in_background();
         }
+        count.value = Arc::new(self.0.db.count_finished_after((*count.value).clone()).await?);
         Ok(count.value.clone())
     }
 
     /// Counts all that finished while requests go on with what they have.
-    fn count_in_background(&self) {
-        let Ok(alone) = self.counting.clone().try_lock_owned() else { return };
-        let (db, cached) = (self.db.clone(), self.finished.clone());
+    fn count_whole_in_background(&self) {
+        let Ok(alone) = self.0.whole.clone().try_lock_owned() else { return };
+        let cache = self.clone();
         tokio::spawn(async move {
-            match count_whole(&db).await {
-                Ok(count) => *cached.lock().await = Some(count),
+            match FinishedCount::whole(&cache.0.db).await {
+                Ok(count) => *cache.0.finished.lock().await = Some(count),
                 Err(error) => tracing::warn!(%error, "could not count finished jobs; the earlier count stays"),
             }
             drop(alone);
@@ -120,8 +141,10 @@ impl QueueCache {
     }
 }
 
-async fn count_whole(db: &Db) -> db::Result<FinishedCount> {
-    let at = Instant::now();
-    let value = Arc::new(db.count_finished().await?);
-    Ok(FinishedCount { value, at, whole_at: at, whole_took: at.elapsed() })
+impl FinishedCount {
+    async fn whole(db: &Db) -> db::Result<Self> {
+        let whole_at = Instant::now();
+        let value = Arc::new(db.count_finished().await?);
+        Ok(Self { value, whole_at, whole_took: whole_at.elapsed() })
+    }
 }

@@ -29,7 +29,7 @@ struct Owner {
 
 /// `GET /metrics`.
 pub(super) async fn scrape(State(app): State<Arc<App>>) -> Result<Response, Problem> {
-    let live = in_time(app.queue.live()).await?;
+    let live = in_time(app.queue.counted()).await?.live;
     let mut text = String::new();
     encode(&mut text, &registry(&live, app.info.lease.as_secs_f64())).map_err(|error| {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("failed to write metrics: {error}"))

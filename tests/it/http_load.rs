@@ -14,7 +14,7 @@ use crate::support::{TestDb, eventually_within, http_get};
 const FINISHED: i64 = 1_000_000;
 const QUEUED: i64 = 100_000;
 
-/// What it may take, freshly counted.
+/// What an answer may take.
 const BOUND: Duration = Duration::from_millis(50);
 
 /// Half of the finished jobs end within the day, spread over it; of twenty projects, with payloads of a usual size.
@@ -71,19 +71,21 @@ async fn a_long_history_is_summed_up_within_50_ms() {
         ["succeeded", "failed", "cancelled"].iter().map(|status| queue["counts"][status].as_i64().unwrap()).sum();
     assert!((FINISHED / 2 - 5000..=FINISHED / 2 + 5000).contains(&ended), "{ended}");
 
+    // Of all answers from one count to the next, cached or not, the slowest.
     let mut took = Vec::new();
     for _ in 0..9 {
         let before = queue["counted_at"].clone();
-        let (slowest, answer) = eventually_within(Duration::from_secs(10), "a fresh count", async || {
+        let mut slowest = Duration::ZERO;
+        queue = eventually_within(Duration::from_secs(10), "a fresh count", async || {
             let asked = Instant::now();
-            let answer = http_get(address, "/queue").await.unwrap().json();
-            (answer["counted_at"] != before).then(|| (asked.elapsed(), answer))
+            let answer = http_get(address, "/queue").await.unwrap();
+            slowest = slowest.max(asked.elapsed());
+            Some(answer.json()).filter(|queue| queue["counted_at"] != before)
         })
         .await;
         took.push(slowest);
-        queue = answer;
     }
     took.sort();
-    println!("fresh counts took {took:?}");
+    println!("the slowest answers between two counts took {took:?}");
     assert!(took[took.len() / 2] < BOUND, "{took:?}");
 }
