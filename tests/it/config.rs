@@ -17,7 +17,7 @@ async fn a_bad_configuration_is_refused_by_every_command_with_all_that_is_wrong(
         ),
     ] {
         orch.config(toml);
-        for command in [&["config", "check"][..], &["queue"], &["jobs"]] {
+        for command in [&["config", "check"][..], &["queue"], &["up"]] {
             let output = orch.run(command).await;
             assert!(!output.status.success(), "{command:?} {output:?}");
             assert_eq!(output.stdout, "", "{command:?}");
@@ -56,7 +56,7 @@ async fn a_check_warns_and_explains_but_does_not_refuse() {
 async fn no_password_is_ever_printed() {
     let url = "postgres://me:hunter2@127.0.0.1:1/d?sslmode=require";
     let orch = Orch::without_database().with("DATABASE_URL", url);
-    for command in [&["config", "check"][..], &["queue"], &["jobs"]] {
+    for command in [&["config", "check"][..], &["queue"], &["up"]] {
         let output = orch.run(command).await;
         assert!(!output.status.success(), "{output:?}");
         assert!(output.stderr.contains("TLS") && !output.stderr.contains("hunter2"), "{output:?}");

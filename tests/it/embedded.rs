@@ -12,7 +12,7 @@ use orch::{config, embedded};
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
-use crate::support::{Capability, eventually, processes_beneath, requires};
+use crate::support::{Capability, Orch, eventually, processes_beneath, requires};
 
 /// A state directory; what still runs in it at the end of the test is killed.
 struct State(TempDir);
@@ -146,6 +146,35 @@ async fn it_outlives_its_owner_is_found_again_and_has_one_owner_at_a_time() {
     connect(third.url()).await.batch_execute("table kept").await.unwrap();
     third.stop().await.unwrap();
     state.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn a_killed_orch_up_leaves_it_running_and_the_next_one_stops_it_last() {
+    let orch = Orch::without_database();
+    orch.config("[agents.hello]\ncommand = [\"echo\", \"hello, {{ payload.name }}\"]\n");
+    let missing = orch.run(["queue"]).await;
+    assert!(missing.stderr.contains("start \"orch up\", which brings its own"), "{missing:?}");
+
+    let replica = orch.up().await;
+    orch.run(["enqueue", "hello", "{\"name\": \"$(id)\"}", "--wait"]).await.ok();
+    let pid_file = orch.state_dir().join("postgres/data/postmaster.pid");
+    let postmaster = || {
+        let text = fs::read_to_string(&pid_file).unwrap_or_default();
+        text.lines().next().and_then(|line| line.parse().ok()).map(Pid::from_raw)
+    };
+    let first = postmaster().unwrap();
+    assert_eq!(nix::unistd::getpgid(Some(first)).unwrap(), first, "Ctrl-C would reach it");
+    replica.kill().await;
+
+    let logs = orch.run(["logs", "1"]).await.ok();
+    assert_eq!(logs.stdout, "hello, $(id)\n", "found by every other command");
+    assert!(logs.stderr.contains("using the embedded Postgres of"), "{logs:?}");
+    let mut replica = orch.up().await;
+    assert_eq!(postmaster(), Some(first), "the same server");
+    replica.signal(signal::Signal::SIGTERM);
+    assert!(replica.ended().await.success(), "{}", replica.log());
+    assert_eq!(postmaster(), None, "stopped in order");
+    eventually("every process to end", async || processes_beneath(&orch.path("")).is_empty().then_some(())).await;
 }
 
 #[tokio::test]
