@@ -26,6 +26,7 @@ use crate::{
     },
     embedded::{self, Embedded},
     http,
+    ops::prune,
     replica::{self, Agents, Shutdown, StateDir},
     telemetry,
 };
@@ -98,6 +99,8 @@ async fn serve(
     let stop_http = CancellationToken::new();
     let mut served = tokio::spawn(http::serve(listener, db.clone(), info, stop_http.clone()));
 
+    // Ends with the runtime: whatever it is removing then is removed by the next start.
+    tokio::spawn(prune::run(settings.state_dir.clone(), settings.keep_finished));
     let mut greeting = Some(Greeting::new(&settings, database));
     let ready = move |id| {
         registered.send_replace(Some(id));

@@ -6,9 +6,11 @@
 use std::{
     fs, io,
     os::unix::fs::MetadataExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
+
+use tracing::{info, warn};
 
 use crate::model::RunId;
 
@@ -28,6 +30,33 @@ pub fn prune_done(state_dir: &Path, keep: Duration, limit: usize) -> io::Result<
     match SystemTime::now().checked_sub(keep) {
         Some(cutoff) => prune_before(state_dir, cutoff, limit),
         None => Ok(Pruned::default()),
+    }
+}
+
+/// Between two looks at what is old by now.
+const EVERY: Duration = Duration::from_mins(10);
+/// Directories removed in one piece of work.
+const BATCH: usize = 200;
+
+/// Prunes now and every ten minutes, for as long as it is polled. What fails is logged and tried again.
+pub async fn run(state_dir: PathBuf, keep: Duration) {
+    loop {
+        let here = state_dir.clone();
+        let pruned = tokio::task::spawn_blocking(move || prune_done(&here, keep, BATCH)).await;
+        let more = match pruned.map_err(io::Error::other).flatten() {
+            Ok(Pruned { removed: 0, .. }) => false,
+            Ok(Pruned { removed, more }) => {
+                info!(removed, "removed the output of runs that ended longer than keep_finished ago");
+                more
+            }
+            Err(error) => {
+                warn!(%error, "failed to remove old output; trying again later");
+                false
+            }
+        };
+        if !more {
+            tokio::time::sleep(EVERY).await;
+        }
     }
 }
 

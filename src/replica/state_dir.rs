@@ -123,7 +123,7 @@ impl StateDir {
 
 /// The name of this machine, for people.
 #[must_use]
-pub fn hostname() -> String {
+pub(super) fn hostname() -> String {
     nix::unistd::gethostname().map_or_else(|_| "localhost".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 

@@ -262,7 +262,7 @@ async fn a_row_that_somebody_keeps_locked_delays_itself_alone() {
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(busy.iter().map(|settlement| settlement.job_id()).collect::<Vec<_>>(), [JobId(1)]);
+    assert_eq!(busy.iter().map(orch::db::runs::Settlement::job_id).collect::<Vec<_>>(), [JobId(1)]);
     assert_eq!(settled(&db.settle_runs(busy).await.unwrap()), [JobStatus::Succeeded]);
     no_violation(&client).await;
 }
