@@ -2,4 +2,8 @@
 
 mod begin;
 mod contain;
+mod crash;
+mod output;
+mod result;
+mod scarce;
 mod stand;
