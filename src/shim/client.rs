@@ -8,7 +8,7 @@ use std::{
     io,
     os::fd::AsRawFd,
     os::unix::{fs::OpenOptionsExt, net::UnixStream},
-    path::{Path, PathBuf},
+    path::{Path, PathBuf, absolute},
     process::Stdio,
     sync::Arc,
     time::Duration,
@@ -82,7 +82,8 @@ impl Spawner {
     /// Starts a spawner from `exe` (see [`own_exe`]) and keeps one alive from then on. It first waits at most
     /// `lock_wait` for the spawner of an earlier boot of this state directory to let go of `spawner.lock`.
     pub async fn start(exe: PathBuf, state_dir: PathBuf, lock_wait: Duration) -> io::Result<Self> {
-        let start = Start { exe, state_dir: state_dir.clone(), lock_wait };
+        // The spawner's own directory is the root.
+        let start = Start { exe: absolute(exe)?, state_dir: absolute(&state_dir)?, lock_wait };
         let (child, first) = start.spawn().await?;
         let (publish, channel) = watch::channel(Some(first));
         let stop = CancellationToken::new();
