@@ -1,0 +1,27 @@
+# The checks that CI runs, one by one.
+
+# Everything that must hold for a change to land.
+ci:
+    .ci/run
+
+# Format, lints and documentation.
+lint:
+    cargo fmt --check
+    cargo clippy --all-targets --locked -- -D warnings
+    RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked --document-private-items
+
+# All tests; `just test -- runs::` for some.
+test *ARGS:
+    cargo test --locked {{ARGS}}
+
+# The fault suite alone.
+faults *ARGS:
+    cargo test --locked --test faults {{ARGS}}
+
+# After a change of the schema or of a statement: write the committed shapes anew, then read the diff.
+shapes:
+    ORCH_UPDATE_COMMITTED=1 cargo test --locked --test it -- statements:: schema::
+
+# Runs of /bin/true a second, beside the bare spawn loop of this machine.
+bench:
+    cargo run --release --locked -- bench run
