@@ -71,18 +71,15 @@ impl Spool {
         self.broken_until = None;
         let mut left = bytes;
         while !left.is_empty() {
-            match self.write_some(left) {
-                Ok(count) => {
-                    left = &left[count..];
-                    self.total += count as u64;
-                }
-                Err(_) => {
-                    // The next file begins where output is written again, so the gap tells itself.
-                    self.close();
-                    self.broken_until = Some(Instant::now() + RETRY);
-                    self.total = end;
-                    return;
-                }
+            if let Ok(count) = self.write_some(left) {
+                left = &left[count..];
+                self.total += count as u64;
+            } else {
+                // The next file begins where output is written again, so the gap tells itself.
+                self.close();
+                self.broken_until = Some(Instant::now() + RETRY);
+                self.total = end;
+                return;
             }
         }
     }
@@ -151,15 +148,14 @@ impl Spool {
     }
 
     fn create(&mut self, offset: u64) -> io::Result<File> {
-        let directory = match self.directory.take() {
-            Some(directory) => directory,
-            None => {
-                mkdirat(&self.run, LOG, Mode::S_IRWXU).or_else(|error| {
-                    // An attempt that failed half-way.
-                    if error == nix::errno::Errno::EEXIST { Ok(()) } else { Err(error) }
-                })?;
-                openat(&self.run, LOG, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?
-            }
+        let directory = if let Some(directory) = self.directory.take() {
+            directory
+        } else {
+            mkdirat(&self.run, LOG, Mode::S_IRWXU).or_else(|error| {
+                // An attempt that failed half-way.
+                if error == nix::errno::Errno::EEXIST { Ok(()) } else { Err(error) }
+            })?;
+            openat(&self.run, LOG, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?
         };
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
         let file = openat(&directory, segment_name(offset).as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR);
