@@ -24,7 +24,7 @@ command = ["printf", "[%s]", "{{ payload.text }}"]
 command = ["/nowhere/to/be/found"]
 "#;
 
-async fn place(test: &TestDb) -> Orch {
+fn place(test: &TestDb) -> Orch {
     let orch = Orch::on(test)
         .with("ORCH_POLL_INTERVAL", "100ms")
         .with("ORCH_HEARTBEAT", "500ms")
@@ -72,7 +72,7 @@ fn open_runs(orch: &Orch) -> usize {
 async fn a_job_runs_and_its_output_result_and_history_are_there() {
     let test = TestDb::new().await;
     let client = test.client().await;
-    let orch = place(&test).await;
+    let orch = place(&test);
     let _replica = orch.up().await;
     let job =
         script(&client, r#"echo to stdout; echo to stderr >&2; echo '{"verdict": "fine"}' > "$ORCH_RESULT_FILE""#)
@@ -98,7 +98,7 @@ async fn a_job_runs_and_its_output_result_and_history_are_there() {
 async fn a_running_job_shows_its_pid_and_a_cancel_ends_its_whole_tree() {
     let test = TestDb::new().await;
     let client = test.client().await;
-    let orch = place(&test).await;
+    let orch = place(&test);
     let _replica = orch.up().await;
     let job = script(&client, "setsid -f sleep 1000; sleep 1000").await;
     stamped(&client).await;
@@ -118,7 +118,7 @@ fn is_sleep(pid: i32) -> bool {
 async fn ends_are_told_apart() {
     let test = TestDb::new().await;
     let client = test.client().await;
-    let orch = place(&test).await;
+    let orch = place(&test);
     let _replica = orch.up().await;
     client.batch_execute("select orch.enqueue('missing')").await.unwrap();
     for (job, what) in [
@@ -157,7 +157,7 @@ async fn ends_are_told_apart() {
 async fn a_timeout_ends_the_run_and_counts() {
     let test = TestDb::new().await;
     let client = test.client().await;
-    let orch = place(&test).await;
+    let orch = place(&test);
     let _replica = orch.up().await;
     client
         .batch_execute(r#"select orch.enqueue('sh', '{"script": "sleep 1000"}', timeout => interval '200 ms')"#)
@@ -171,7 +171,7 @@ async fn a_timeout_ends_the_run_and_counts() {
 async fn a_payload_stays_one_argument_whatever_it_holds() {
     let test = TestDb::new().await;
     let client = test.client().await;
-    let orch = place(&test).await;
+    let orch = place(&test);
     let _replica = orch.up().await;
     let nasty = "a b; rm -rf / $(id) `id` --flag '\" \n";
     let payload = serde_json::json!({ "text": nasty });
@@ -184,7 +184,7 @@ async fn a_payload_stays_one_argument_whatever_it_holds() {
 async fn a_graceful_stop_interrupts_what_does_not_finish_in_time_and_leaves() {
     let test = TestDb::new().await;
     let client = test.client().await;
-    let orch = place(&test).await;
+    let orch = place(&test);
     let mut replica = orch.up().await;
     let job = script(&client, "sleep 1000").await;
     until(&client, job, "running").await;
@@ -207,7 +207,7 @@ async fn a_graceful_stop_interrupts_what_does_not_finish_in_time_and_leaves() {
 async fn what_a_killed_replica_left_is_ended_settled_and_run_again_and_what_had_ended_is_not() {
     let test = TestDb::new().await;
     let client = test.client().await;
-    let orch = place(&test).await;
+    let orch = place(&test);
     let replica = orch.up().await;
     let gate = orch.path("gate");
     let ends = script(&client, &format!("while ! test -e {}; do sleep 0.05; done", gate.display())).await;
@@ -246,13 +246,13 @@ async fn what_a_killed_replica_left_is_ended_settled_and_run_again_and_what_had_
 #[tokio::test]
 async fn a_second_replica_is_refused_in_one_sentence() {
     let test = TestDb::new().await;
-    let (one, other) = (place(&test).await, place(&test).await);
+    let (one, other) = (place(&test), place(&test));
     let _replica = one.up().await;
     let refused = other.run(["up"]).await;
     assert!(!refused.status.success());
     assert!(refused.stderr.contains("another replica is live on this database"), "{}", refused.stderr);
     // The same state directory, on whatever database.
-    let mut same = place(&test).await;
+    let mut same = place(&test);
     same.set("ORCH_STATE_DIR", one.state_dir().to_string_lossy());
     let refused = same.run(["up"]).await;
     assert!(!refused.status.success());
@@ -263,7 +263,7 @@ async fn a_second_replica_is_refused_in_one_sentence() {
 async fn an_operators_plain_update_ends_the_old_process_before_the_next_one_starts() {
     let test = TestDb::new().await;
     let client = test.client().await;
-    let orch = place(&test).await;
+    let orch = place(&test);
     let _replica = orch.up().await;
     let lock = orch.path("lock");
     let job =
@@ -280,7 +280,7 @@ async fn an_operators_plain_update_ends_the_old_process_before_the_next_one_star
 async fn agents_are_read_again_on_hangup_and_a_bad_file_keeps_the_old_ones() {
     let test = TestDb::new().await;
     let client = test.client().await;
-    let orch = place(&test).await;
+    let orch = place(&test);
     let replica = orch.up().await;
     orch.config(&format!("{AGENTS}\n[agents.late]\ncommand = [\"true\"]\n"));
     let job: i64 = client.query_one("select orch.enqueue('late')", &[]).await.unwrap().get(0);
@@ -297,7 +297,7 @@ async fn agents_are_read_again_on_hangup_and_a_bad_file_keeps_the_old_ones() {
 async fn one_bad_row_among_the_claimable_is_held_and_the_rest_flows() {
     let test = TestDb::new().await;
     let client = test.client().await;
-    let orch = place(&test).await;
+    let orch = place(&test);
     client
         .batch_execute(
             "select orch.enqueue('true') from generate_series(1, 5);
@@ -317,7 +317,7 @@ async fn one_bad_row_among_the_claimable_is_held_and_the_rest_flows() {
 async fn a_serial_projects_jobs_run_one_at_a_time() {
     let test = TestDb::new().await;
     let client = test.client().await;
-    let orch = place(&test).await;
+    let orch = place(&test);
     let lock = orch.path("serial");
     let payload = serde_json::json!({ "script": format!("exec flock -n {} sleep 0.05", lock.display()) });
     client.batch_execute("insert into orch.projects (name, serial) values ('p', true)").await.unwrap();

@@ -13,8 +13,8 @@ async fn result_of(stand: &Stand, script: &str) -> Option<ResultFile> {
     exit.result
 }
 
-fn text(text: impl Into<String>) -> Option<ResultFile> {
-    Some(ResultFile::Text(text.into()))
+fn text(text: impl Into<String>) -> ResultFile {
+    ResultFile::Text(text.into())
 }
 
 #[tokio::test]
@@ -22,13 +22,16 @@ async fn the_text_is_passed_on_unparsed() {
     let stand = Stand::new().await;
     assert_eq!(result_of(&stand, "exit 0").await, None);
     assert_eq!(result_of(&stand, "rm -rf \"$PWD\"").await, None);
-    assert_eq!(result_of(&stand, "echo '{\"verdict\": \"ok\"}' > result.json").await, text("{\"verdict\": \"ok\"}\n"));
-    assert_eq!(result_of(&stand, "printf '{\"a\": \\000' > result.json").await, text("{\"a\": \0"));
-    assert_eq!(result_of(&stand, ": > result.json").await, text(""));
+    assert_eq!(
+        result_of(&stand, "echo '{\"verdict\": \"ok\"}' > result.json").await,
+        Some(text("{\"verdict\": \"ok\"}\n"))
+    );
+    assert_eq!(result_of(&stand, "printf '{\"a\": \\000' > result.json").await, Some(text("{\"a\": \0")));
+    assert_eq!(result_of(&stand, ": > result.json").await, Some(text("")));
     // The largest there may be, and the one that is longest when written as JSON.
     let most = RESULT_MAX as usize;
     let script = format!("head -c {most} /dev/zero | tr '\\0' '\\1' > result.json");
-    assert_eq!(result_of(&stand, &script).await, text("\u{1}".repeat(most)));
+    assert_eq!(result_of(&stand, &script).await, Some(text("\u{1}".repeat(most))));
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use crate::support::{self, eventually};
 
 /// Longer than anything that is waited for here, on a loaded machine.
-pub(crate) const LONG: Duration = Duration::from_secs(60);
+pub(crate) const LONG: Duration = Duration::from_mins(1);
 
 /// One spawner and the runs that it started; all of it is gone with this.
 pub(crate) struct Stand {
