@@ -66,7 +66,7 @@ pub(super) async fn make_sure_nothing_lives(dir: &RunDir, grace: Duration) -> Re
     let looked = {
         let dir = dir.clone();
         launch::blocking(move || {
-            let never_began = dir.spec_path().try_exists()? || !dir.log_path().try_exists()?;
+            let never_began = dir.spec_path().try_exists()? || !dir.payload_path().try_exists()?;
             Ok((dir.read_exit()?, never_began))
         })
         .await
