@@ -19,7 +19,6 @@ use tokio::{
     io::Interest,
     process::{Child, Command},
     sync::watch,
-    task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -63,7 +62,6 @@ struct Inner {
     state_dir: PathBuf,
     channel: watch::Receiver<Option<Channel>>,
     stop: CancellationToken,
-    keeper: JoinHandle<()>,
 }
 
 impl Drop for Inner {
@@ -87,8 +85,8 @@ impl Spawner {
         let (child, first) = start.spawn().await?;
         let (publish, channel) = watch::channel(Some(first));
         let stop = CancellationToken::new();
-        let keeper = tokio::spawn(keep(start, child, publish, stop.clone()));
-        Ok(Self(Arc::new(Inner { state_dir, channel, stop, keeper })))
+        tokio::spawn(keep(start, child, publish, stop.clone()));
+        Ok(Self(Arc::new(Inner { state_dir, channel, stop })))
     }
 
     /// Asks for the start of a run whose directory was made. What becomes of it tells the handle.
@@ -127,10 +125,10 @@ impl Spawner {
     /// Lets the spawner go. The shims and their runs stay; runs that it has not begun never begin.
     pub async fn shutdown(self) {
         self.0.stop.cancel();
-        let deadline = Instant::now() + SHUTDOWN_WAIT;
-        while !self.0.keeper.is_finished() && Instant::now() < deadline {
-            sleep(Duration::from_millis(5)).await;
-        }
+        // The keeper ends with its sender, after the process has.
+        let mut channel = self.0.channel.clone();
+        let ended = async { while channel.changed().await.is_ok() {} };
+        let _it_goes_when_it_can = timeout(SHUTDOWN_WAIT, ended).await;
     }
 }
 

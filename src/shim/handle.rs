@@ -151,8 +151,8 @@ impl RunHandle {
     }
 }
 
-/// Reaches the live shim of a run that another boot started, or whose channel was lost. `None`: nobody answers there,
-/// so the lock is free or soon will be. An error of kind `TimedOut`: somebody holds the socket and does not answer.
+/// Reaches the live shim of a run that another boot started, or whose channel was lost. `None`: nobody answers there;
+/// whether a shim lives all the same (its socket could not be made) says the lock. An error of kind `TimedOut`: somebody holds the socket and does not answer.
 pub async fn attach(dir: &RunDir) -> io::Result<Option<RunHandle>> {
     let directory = match OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_PATH).open(dir.path())
     {

@@ -147,8 +147,14 @@ fn may_start(directory: &OwnedFd, lock: &File) -> io::Result<bool> {
         stands => stands?,
     };
     let ours = lock.metadata()?;
-    if (stands.st_dev, stands.st_ino) != (ours.dev(), ours.ino()) || Note::read(lock)?.is_some() {
+    if (stands.st_dev, stands.st_ino) != (ours.dev(), ours.ino()) {
         return Ok(false);
+    }
+    match Note::read(lock) {
+        Ok(None) => {}
+        Ok(Some(_)) => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => return Ok(false),
+        Err(error) => return Err(error),
     }
     match fstatat(directory, VOID, AtFlags::AT_SYMLINK_NOFOLLOW) {
         Err(Errno::ENOENT) => Ok(true),

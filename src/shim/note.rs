@@ -31,10 +31,14 @@ impl Note {
         lock.write_all_at(&text, 0)
     }
 
-    /// Reads it. `None`: the shim had not begun.
+    /// Reads it. `None`: the shim had not begun. An error of kind `InvalidData`: it had, and nobody knows how.
     pub(super) fn read(lock: &File) -> io::Result<Option<Self>> {
         let mut text = vec![0; 8192];
         let length = lock.read_at(&mut text, 0)?;
-        if length == 0 { Ok(None) } else { Ok(Some(serde_json::from_slice(&text[..length])?)) }
+        if length == 0 {
+            return Ok(None);
+        }
+        let note = serde_json::from_slice(&text[..length]);
+        note.map(Some).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 }

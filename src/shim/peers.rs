@@ -33,7 +33,7 @@ const PEERS_MAX: usize = 8;
 #[derive(Debug)]
 pub(super) struct Peers {
     listener: Option<UnixListener>,
-    all: Vec<Peer>,
+    present: Vec<Peer>,
     /// What every newcomer hears first: hello, and what has happened since.
     history: Vec<u8>,
 }
@@ -49,7 +49,7 @@ struct Peer {
 impl Peers {
     /// The one peer that a shim is born with, and a greeting for all.
     pub(super) fn new(first: UnixStream, hello: &Report) -> Self {
-        let mut peers = Self { listener: None, all: Vec::new(), history: Vec::new() };
+        let mut peers = Self { listener: None, present: Vec::new(), history: Vec::new() };
         peers.welcome(first);
         peers.tell(hello);
         peers
@@ -68,18 +68,18 @@ impl Peers {
 
     /// Nobody is there who could still be told something.
     pub(super) fn is_alone(&self) -> bool {
-        self.all.is_empty()
+        self.present.is_empty()
     }
 
     /// Whether everything that was said has gone out.
     pub(super) fn is_silent(&self) -> bool {
-        self.all.iter().all(|peer| peer.outbox.is_empty())
+        self.present.iter().all(|peer| peer.outbox.is_empty())
     }
 
     /// Says something to all who are there, and to all who come.
     pub(super) fn tell(&mut self, report: &Report) {
         let Ok(frame) = wire::frame(report) else { return };
-        for peer in &mut self.all {
+        for peer in &mut self.present {
             peer.outbox.extend_from_slice(&frame);
             peer.flush();
         }
@@ -87,10 +87,10 @@ impl Peers {
         self.forget_gone();
     }
 
-    /// What to poll for, in the order in which [`Self::attend`] does not depend on.
+    /// What to poll for. [`Self::attend`] looks at all of them, whichever was ready.
     pub(super) fn watch<'a>(&'a self, watched: &mut Vec<PollFd<'a>>) {
         watched.extend(self.listener.iter().map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN)));
-        watched.extend(self.all.iter().map(|peer| {
+        watched.extend(self.present.iter().map(|peer| {
             let writing = if peer.outbox.is_empty() { PollFlags::empty() } else { PollFlags::POLLOUT };
             PollFd::new(peer.stream.as_fd(), PollFlags::POLLIN | writing)
         }));
@@ -101,12 +101,12 @@ impl Peers {
         while let Some(Ok((stream, _))) = self.listener.as_ref().map(UnixListener::accept) {
             let is_friend = getsockopt(&stream, PeerCredentials)
                 .is_ok_and(|peer| peer.uid() == Uid::effective().as_raw() || peer.uid() == 0);
-            if is_friend && self.all.len() < PEERS_MAX {
+            if is_friend && self.present.len() < PEERS_MAX {
                 self.welcome(stream);
             }
         }
         let mut requests = Vec::new();
-        for peer in &mut self.all {
+        for peer in &mut self.present {
             peer.flush();
             peer.read(&mut requests);
         }
@@ -119,12 +119,12 @@ impl Peers {
             let (inbox, outbox) = (Inbox::new(wire::REQUEST_MAX), self.history.clone());
             let mut peer = Peer { stream, inbox, outbox, is_gone: false };
             peer.flush();
-            self.all.push(peer);
+            self.present.push(peer);
         }
     }
 
     fn forget_gone(&mut self) {
-        self.all.retain(|peer| !peer.is_gone);
+        self.present.retain(|peer| !peer.is_gone);
     }
 }
 

@@ -24,7 +24,7 @@ use nix::{
 };
 
 use super::{
-    process::{self, Stat},
+    process,
     start::{GO, Program, Streams, failure},
     sys::{self, End},
 };
@@ -94,15 +94,6 @@ impl Init {
             }
             _ => None,
         }
-    }
-
-    /// The processes of the namespace, the init left out.
-    pub(super) fn members(&self) -> io::Result<Vec<Stat>> {
-        let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid"));
-        let ours = namespace(self.pid.as_raw())?;
-        let others = process::all()?.filter(|pid| *pid != self.pid.as_raw());
-        let members = others.filter(|pid| namespace(*pid).is_ok_and(|theirs| theirs == ours));
-        Ok(members.filter_map(|pid| process::stat(pid).ok()).filter(|stat| !stat.is_zombie).collect())
     }
 }
 

@@ -4,10 +4,10 @@
 //! start time) from before it was looked at until after it was signalled.
 
 use std::{
-    collections::HashMap,
     fs::{self, File},
     io::{self, Read},
     os::fd::{AsFd, OwnedFd},
+    path::Path,
 };
 
 use nix::{
@@ -19,6 +19,9 @@ use super::sys;
 
 /// The largest environment that is searched, in bytes; the kernel's own bound is a quarter of the stack.
 const ENVIRON_MAX: u64 = 8 * 1024 * 1024;
+
+/// A tree that grows while it is walked would otherwise be walked for ever.
+pub(super) const DESCENDANTS_MAX: usize = 65_536;
 
 /// One line of `/proc/PID/stat`, the fields that matter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,23 +59,40 @@ pub(super) fn all() -> io::Result<impl Iterator<Item = i32>> {
     Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()))
 }
 
-/// The living processes below `root`, zombies left out, in no order.
-pub(super) fn descendants(root: i32) -> io::Result<Vec<Stat>> {
-    let all: Vec<Stat> = all()?.filter_map(|pid| stat(pid).ok()).collect();
-    let mut children: HashMap<i32, Vec<Stat>> = HashMap::with_capacity(all.len());
-    for stat in all {
-        children.entry(stat.parent).or_default().push(stat);
-    }
-    let (mut found, mut parents) = (Vec::new(), vec![root]);
-    while let Some(parent) = parents.pop() {
-        for child in children.remove(&parent).unwrap_or_default() {
-            parents.push(child.pid);
-            if !child.is_zombie {
-                found.push(child);
+/// The children of a process, zombies included.
+pub(super) fn children(parent: i32) -> io::Result<Vec<i32>> {
+    let mut children = Vec::new();
+    for task in fs::read_dir(format!("/proc/{parent}/task"))? {
+        match fs::read_to_string(task?.path().join("children")) {
+            Ok(list) => children.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok())),
+            // A kernel without these lists: everybody is asked for his parent.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !has_lists_of_children() => {
+                let stats = all()?.filter_map(|pid| stat(pid).ok());
+                return Ok(stats.filter(|stat| stat.parent == parent).map(|stat| stat.pid).collect());
             }
+            // The thread has ended, and its children are another's now.
+            Err(_) => {}
         }
     }
-    Ok(found)
+    Ok(children)
+}
+
+fn has_lists_of_children() -> bool {
+    let own = std::process::id();
+    Path::new(&format!("/proc/{own}/task/{own}/children")).exists()
+}
+
+/// The living processes below `root`, zombies left out, at most [`DESCENDANTS_MAX`]. A tree that changes meanwhile is
+/// seen in part: look again.
+pub(super) fn descendants(root: i32) -> Vec<Stat> {
+    let (mut found, mut parents) = (Vec::new(), vec![root]);
+    while let Some(parent) = parents.pop().filter(|_| found.len() < DESCENDANTS_MAX) {
+        for child in children(parent).unwrap_or_default() {
+            parents.push(child);
+            found.extend(stat(child).ok().filter(|stat| !stat.is_zombie));
+        }
+    }
+    found
 }
 
 /// A process that is held: it may end, but no other can be taken for it.

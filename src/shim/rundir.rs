@@ -21,6 +21,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::unistd::{Uid, User, getgrouplist};
 use serde::{Deserialize, Serialize};
 
 use super::protocol::{Exit, Spec};
@@ -168,7 +169,10 @@ impl RunDir {
         DirBuilder::new().mode(0o700).create(&job)?;
         let payload_path = self.payload_path();
         private_file(&payload_path)?.write_all(payload)?;
-        if let Some(Identity { uid, gid, .. }) = identity {
+        // Nobody else can give files away; what an ordinary user may not, the shim says as an error of the start.
+        if let Some(Identity { uid, gid, .. }) = identity
+            && Uid::effective().is_root()
+        {
             chown(&job, Some(uid), Some(gid))?;
             chown(&payload_path, Some(uid), Some(gid))?;
             // The job's user passes through, and can neither list nor write.
@@ -215,10 +219,11 @@ impl RunDir {
         self.void_path().try_exists()
     }
 
-    /// How the run ended, if its shim has said so.
+    /// How the run ended, if its shim has said so. A text that is cut off or empty says nothing: it is what a crash of
+    /// the machine leaves of an end that was not yet made durable.
     pub fn read_exit(&self) -> io::Result<Option<Exit>> {
         match fs::read(self.exit_path()) {
-            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+            Ok(text) => Ok(serde_json::from_slice(&text).ok()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -311,7 +316,6 @@ fn unlock_tree(path: &Path) {
 }
 
 fn look_up(name: &str) -> io::Result<Option<Identity>> {
-    use nix::unistd::{User, getgrouplist};
     let Some(user) = User::from_name(name)? else { return Ok(None) };
     let name = std::ffi::CString::new(user.name)?;
     let groups = getgrouplist(&name, user.gid)?.into_iter().map(nix::unistd::Gid::as_raw).collect();

@@ -199,11 +199,10 @@ impl Spawner {
         }
         // Those that end now make us look again, until none is left.
         if left_behind {
-            let own = std::process::id() as i32;
-            let all = process::all().into_iter().flatten().filter_map(|pid| process::stat(pid).ok());
-            for orphan in all.filter(|stat| stat.parent == own && !self.shims.contains(&Pid::from_raw(stat.pid))) {
+            let children = process::children(std::process::id() as i32).unwrap_or_default();
+            for orphan in children.into_iter().map(Pid::from_raw).filter(|child| !self.shims.contains(child)) {
                 // It is our own child and not reaped, so this pid can be no one else.
-                let _ = kill(Pid::from_raw(orphan.pid), Signal::SIGKILL);
+                let _ = kill(orphan, Signal::SIGKILL);
             }
         }
     }

@@ -13,6 +13,7 @@ use std::{
 };
 
 use nix::{
+    errno::Errno,
     fcntl::{OFlag, openat},
     sys::stat::{Mode, mkdirat},
     unistd::{UnlinkatFlags, unlinkat},
@@ -71,16 +72,15 @@ impl Spool {
         self.broken_until = None;
         let mut left = bytes;
         while !left.is_empty() {
-            if let Ok(count) = self.write_some(left) {
-                left = &left[count..];
-                self.total += count as u64;
-            } else {
+            let Ok(count) = self.write_some(left) else {
                 // The next file begins where output is written again, so the gap tells itself.
                 self.close();
                 self.broken_until = Some(Instant::now() + RETRY);
                 self.total = end;
                 return;
-            }
+            };
+            left = &left[count..];
+            self.total += count as u64;
         }
     }
 
@@ -151,9 +151,10 @@ impl Spool {
         let directory = if let Some(directory) = self.directory.take() {
             directory
         } else {
-            mkdirat(&self.run, LOG, Mode::S_IRWXU).or_else(|error| {
-                // An attempt that failed half-way.
-                if error == nix::errno::Errno::EEXIST { Ok(()) } else { Err(error) }
+            // It is there where an earlier attempt failed half-way.
+            mkdirat(&self.run, LOG, Mode::S_IRWXU).or_else(|error| match error {
+                Errno::EEXIST => Ok(()),
+                error => Err(error),
             })?;
             openat(&self.run, LOG, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?
         };

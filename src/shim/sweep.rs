@@ -14,7 +14,7 @@ use std::{
 use nix::sys::signal::Signal;
 
 use super::{
-    cgroup::{Group, boot_id},
+    cgroup::{Group, Home, boot_id},
     note::Note,
     process::{Process, each_with_environment},
     rundir::{RunDir, RunLock},
@@ -37,7 +37,12 @@ pub struct Swept {
 
 /// Ends the tree of a run whose shim is gone, which the lock proves. Takes at most about a second; blocking.
 pub fn sweep(dir: &RunDir, lock: &RunLock) -> io::Result<Swept> {
-    let Some(note) = Note::read(lock.file())? else { return Ok(Swept::default()) };
+    let note = match Note::read(lock.file()) {
+        Ok(None) => return Ok(Swept::default()),
+        Ok(Some(note)) => note,
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => suspect_all(dir),
+        Err(error) => return Err(error),
+    };
     if note.boot_id != boot_id() {
         return Ok(Swept::default());
     }
@@ -73,6 +78,13 @@ pub fn sweep(dir: &RunDir, lock: &RunLock) -> io::Result<Swept> {
         }
         sleep(PAUSE);
     }
+}
+
+/// What to look through where the note cannot be read: the group by its name, and every environment.
+fn suspect_all(dir: &RunDir) -> Note {
+    let home = Home::find(dir.state_dir()).ok();
+    let cgroup = home.map(|home| home.group(dir.run_id()).path().to_owned()).filter(|group| group.exists());
+    Note { boot_id: boot_id(), containment: Containment::Sweep, cgroup, init: None }
 }
 
 /// KILL to what the note names beside a cgroup.

@@ -316,6 +316,9 @@ impl Run<'_> {
 
     /// Counts those who had to be ended beside the main process.
     fn count(&mut self) {
+        if self.killed.len() >= process::DESCENDANTS_MAX {
+            return;
+        }
         let main = self.candidate.as_ref().or(self.exit.started.as_ref()).map(|started| started.pid);
         self.killed.extend(self.tree.living().into_iter().filter(|(pid, _)| Some(*pid) != main));
     }

@@ -237,14 +237,14 @@ impl Tree {
     pub(super) fn living(&self) -> HashSet<Known> {
         let mut living = HashSet::new();
         match self {
-            Self::Pidns(init) => living.extend(known(init.members())),
+            Self::Pidns(init) => living.extend(known(init.pid)),
             Self::Cgroup { group, .. } => {
                 group.each(|process| {
                     let _ = living.insert((process.pid, process.started));
                 });
-                living.extend(known(process::descendants(getpid().as_raw())));
+                living.extend(known(getpid()));
             }
-            Self::Sweep => living.extend(known(process::descendants(getpid().as_raw()))),
+            Self::Sweep => living.extend(known(getpid())),
         }
         living
     }
@@ -272,8 +272,9 @@ impl Tree {
     }
 }
 
-fn known(processes: io::Result<Vec<process::Stat>>) -> impl Iterator<Item = Known> {
-    processes.into_iter().flatten().map(|stat| (stat.pid, stat.started))
+/// Everybody below a process.
+fn known(root: Pid) -> impl Iterator<Item = Known> {
+    process::descendants(root.as_raw()).into_iter().map(|stat| (stat.pid, stat.started))
 }
 
 fn signal_group(main: Option<Pid>, signal: Signal) {
@@ -285,7 +286,7 @@ fn signal_group(main: Option<Pid>, signal: Signal) {
 
 /// Signals those below the shim that `choose` names, each held so that no stranger with its pid is meant.
 fn signal_descendants(signal: Signal, choose: impl Fn(Pid) -> bool) {
-    for (pid, started) in known(process::descendants(getpid().as_raw())) {
+    for (pid, started) in known(getpid()) {
         if let Some(process) = Process::hold(pid)
             && process.started == started
             && choose(Pid::from_raw(pid))

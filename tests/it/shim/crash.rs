@@ -10,12 +10,14 @@ use nix::sys::signal::Signal;
 use orch::{
     model::Containment,
     shim::{
-        client::{Ended, NotStarted, Spawner, attach},
+        client::{Ended, NotStarted, Spawner, Swept, attach, sweep},
         protocol::{Cause, Reason, RunDir, Spec},
     },
 };
 
-use super::stand::{LONG, Stand, contained, exe, holder_of_lock, is_alive, kill, lock_is_free, sh, spec, text_of};
+use super::stand::{
+    LONG, Stand, contained, exe, holder_of_lock, is_alive, kill, lock_is_free, processes_of, sh, spec, text_of,
+};
 use crate::support::eventually;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -277,4 +279,42 @@ async fn a_job_that_kills_its_own_shim_takes_only_its_own_run_along() {
     assert!(matches!(hung.handle.ended().await, Ended::Exit(exit) if exit.signal == Some(9)));
     bystander.terminate(LONG, Reason::Stop).await;
     assert_eq!(bystander.end().await.signal, Some(15));
+}
+
+#[tokio::test]
+async fn a_note_that_cannot_be_read_hides_no_process() {
+    for containment in Containment::ALL {
+        let stand = Stand::new().await;
+        let spec = contained(*containment, "setsid -f sleep 1000; echo > ready; sleep 1000");
+        let launched = stand.launch(&spec).await;
+        text_of(&launched.dir.job_path().join("ready")).await;
+        kill(stand.spawner.pid().unwrap(), Signal::SIGSTOP);
+        kill(launched.shim(), Signal::SIGKILL);
+        lock_is_free(&launched.dir).await;
+        // What a crash of the machine may leave of a file.
+        fs::write(launched.dir.lock_path(), [0; 174]).unwrap();
+        let lock = launched.dir.try_lock().unwrap().unwrap();
+        eventually("the tree to be swept", async || {
+            (sweep(&launched.dir, &lock).unwrap().remaining == 0).then_some(())
+        })
+        .await;
+        assert_eq!(processes_of(spec.run_id), [0; 0], "{containment}");
+        kill(stand.spawner.pid().unwrap(), Signal::SIGCONT);
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_never_began_needs_no_sweep_and_an_exit_that_is_cut_off_says_nothing() {
+    let stand = Stand::new().await;
+    let spec = spec(sh("exit 0"));
+    let dir = stand.dir(&spec);
+    dir.create(&spec, b"").unwrap();
+    let lock = dir.try_lock().unwrap().unwrap();
+    assert_eq!(sweep(&dir, &lock).unwrap(), Swept::default());
+    assert_eq!(dir.read_exit().unwrap(), None);
+    for cut in ["", "{\"run_id\"", "\0\0\0"] {
+        fs::write(dir.exit_path(), cut).unwrap();
+        assert_eq!(dir.read_exit().unwrap(), None);
+    }
+    assert_eq!(RunDir::list(stand.path()).unwrap(), [dir]);
 }
