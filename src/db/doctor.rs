@@ -9,11 +9,11 @@ use super::{Db, Result, Statement, schema::DEFINITIONS, statement};
 const VIOLATIONS: Statement = statement!("doctor/violations", [INT8]);
 const TRIGGERS: Statement = statement!("doctor/triggers", []);
 const CHECKS: Statement = statement!("doctor/checks", []);
-const UNIQUE_INDEXES: Statement = statement!("doctor/unique_indexes", []);
+const INDEXES: Statement = statement!("doctor/indexes", []);
 const FUNCTIONS: Statement = statement!("doctor/functions", []);
 const SERVER: Statement = statement!("doctor/server", []);
 
-pub(super) const STATEMENTS: &[&Statement] = &[&VIOLATIONS, &TRIGGERS, &CHECKS, &UNIQUE_INDEXES, &FUNCTIONS, &SERVER];
+pub(super) const STATEMENTS: &[&Statement] = &[&VIOLATIONS, &TRIGGERS, &CHECKS, &INDEXES, &FUNCTIONS, &SERVER];
 
 /// The triggers that guard.
 const EXPECTED_TRIGGERS: &[(&str, &str)] = &[
@@ -71,16 +71,25 @@ const EXPECTED_CHECKS: &[(&str, &str)] = &[
     ("replicas", "replica_state_is_known"),
 ];
 
-/// The unique indexes, primary keys among them.
-const EXPECTED_UNIQUE_INDEXES: &[(&str, &str)] = &[
+/// The indexes, primary keys among them: without one, an invariant or the speed of every claim is gone.
+const EXPECTED_INDEXES: &[(&str, &str)] = &[
+    ("agent_runs", "agent_runs_ended"),
+    ("agent_runs", "agent_runs_job"),
     ("agent_runs", "agent_runs_one_open_a_job"),
+    ("agent_runs", "agent_runs_open"),
     ("agent_runs", "agent_runs_pkey"),
     ("agents", "agents_pkey"),
     ("counters", "counters_pkey"),
+    ("events", "events_job"),
     ("events", "events_pkey"),
+    ("jobs", "jobs_awaits_replica"),
+    ("jobs", "jobs_claim"),
+    ("jobs", "jobs_failed_at"),
+    ("jobs", "jobs_impossible"),
     ("jobs", "jobs_live_dedupe_key"),
     ("jobs", "jobs_pkey"),
     ("jobs", "jobs_running_gate"),
+    ("jobs", "jobs_set_aside"),
     ("meta", "meta_pkey"),
     ("projects", "projects_pkey"),
     ("replicas", "replicas_pkey"),
@@ -95,12 +104,12 @@ pub enum GuardKind {
     /// Must be there and have checked every row.
     Check,
     /// Must be there and whole.
-    UniqueIndex,
+    Index,
 }
 
 impl GuardKind {
     /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Trigger, Self::Check, Self::UniqueIndex];
+    pub const ALL: [Self; 3] = [Self::Trigger, Self::Check, Self::Index];
 
     /// The guards of this kind that must be there: table and name.
     #[must_use]
@@ -108,7 +117,7 @@ impl GuardKind {
         match self {
             Self::Trigger => EXPECTED_TRIGGERS,
             Self::Check => EXPECTED_CHECKS,
-            Self::UniqueIndex => EXPECTED_UNIQUE_INDEXES,
+            Self::Index => EXPECTED_INDEXES,
         }
     }
 
@@ -118,7 +127,7 @@ impl GuardKind {
         match self {
             Self::Trigger => "triggers",
             Self::Check => "checks",
-            Self::UniqueIndex => "unique_indexes",
+            Self::Index => "indexes",
         }
     }
 
@@ -132,10 +141,8 @@ impl GuardKind {
             Self::Check => format!(
                 "constraint {name} on orch.{table} is not valid: run `alter table orch.{table} validate constraint {name}`"
             ),
-            Self::UniqueIndex => {
-                format!(
-                    "unique index {name} on orch.{table} is not valid: run `reindex index concurrently orch.{name}`"
-                )
+            Self::Index => {
+                format!("index {name} on orch.{table} is not valid: run `reindex index concurrently orch.{name}`")
             }
         }
     }
@@ -146,7 +153,7 @@ impl fmt::Display for GuardKind {
         f.write_str(match self {
             Self::Trigger => "trigger",
             Self::Check => "constraint",
-            Self::UniqueIndex => "unique index",
+            Self::Index => "index",
         })
     }
 }
@@ -203,7 +210,7 @@ impl Db {
         let statement = match kind {
             GuardKind::Trigger => &TRIGGERS,
             GuardKind::Check => &CHECKS,
-            GuardKind::UniqueIndex => &UNIQUE_INDEXES,
+            GuardKind::Index => &INDEXES,
         };
         let rows = self.query(statement, &[]).await?;
         rows.iter()

@@ -26,9 +26,7 @@ async fn a_healthy_database_is_healthy() {
     let orch = Orch::on(&db);
     orch.run(["migrate"]).await.ok();
     let output = orch.run(["doctor"]).await.ok();
-    for check in
-        ["database", "schema", "triggers", "checks", "unique_indexes", "functions", "invariants", "containment"]
-    {
+    for check in ["database", "schema", "triggers", "checks", "indexes", "functions", "invariants", "containment"] {
         assert!(output.stdout.lines().any(|line| line.split_whitespace().nth(1) == Some(check)), "{check}: {output:?}");
     }
     let findings = orch.run(["--json", "doctor"]).await.ok().json();
@@ -70,8 +68,9 @@ async fn a_missing_guard_is_found() {
     for (damage, words) in [
         ("drop trigger jobs_zz1_guard_owner on orch.jobs", ["triggers", "is missing"]),
         ("alter table orch.jobs drop constraint queued_has_no_owner", ["checks", "queued_has_no_owner"]),
-        ("drop index orch.jobs_running_gate", ["unique_indexes", "jobs_running_gate"]),
-        ("alter table orch.agent_runs drop constraint agent_runs_pkey", ["unique_indexes", "agent_runs_pkey"]),
+        ("drop index orch.jobs_claim", ["indexes", "jobs_claim"]),
+        ("drop index orch.jobs_running_gate", ["indexes", "jobs_running_gate"]),
+        ("alter table orch.agent_runs drop constraint agent_runs_pkey", ["indexes", "agent_runs_pkey"]),
     ] {
         wrong(&after(damage).await, &words);
     }
@@ -83,7 +82,7 @@ async fn a_guard_that_does_not_hold_for_every_row_is_found() {
                      alter table orch.jobs add constraint queued_has_no_owner check (id > 0) not valid";
     wrong(&after(not_valid).await, &["checks", "queued_has_no_owner", "validate constraint"]);
     let not_whole = "update pg_index set indisvalid = false where indexrelid = 'orch.jobs_running_gate'::regclass";
-    wrong(&after(not_whole).await, &["unique_indexes", "jobs_running_gate", "reindex"]);
+    wrong(&after(not_whole).await, &["indexes", "jobs_running_gate", "reindex"]);
 }
 
 #[tokio::test]

@@ -142,10 +142,10 @@ async fn doctors_list_of_guards_is_what_the_schema_has() {
               where c.relnamespace = 'orch'::regnamespace and k.contype = 'c'",
         ),
         (
-            orch::db::doctor::GuardKind::UniqueIndex,
+            orch::db::doctor::GuardKind::Index,
             "select c.relname::text, i.relname::text from pg_index x join pg_class c on c.oid = x.indrelid
                join pg_class i on i.oid = x.indexrelid
-              where c.relnamespace = 'orch'::regnamespace and x.indisunique",
+              where c.relnamespace = 'orch'::regnamespace",
         ),
     ] {
         let rows = client.query(sql, &[]).await.unwrap();

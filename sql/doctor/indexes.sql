@@ -1,4 +1,4 @@
--- The unique indexes on orch's tables, primary keys among them.
+-- The indexes on orch's tables, primary keys among them.
 --
 -- rows: table, name, works (built to its end, and kept up)
 -- guard: none
@@ -7,5 +7,5 @@ select c.relname::text as "table", i.relname::text as name, x.indisvalid and x.i
   from pg_catalog.pg_index x
   join pg_catalog.pg_class i on i.oid = x.indexrelid
   join pg_catalog.pg_class c on c.oid = x.indrelid
- where c.relnamespace = to_regnamespace('orch') and x.indisunique
+ where c.relnamespace = to_regnamespace('orch')
  order by 1, 2
