@@ -127,6 +127,7 @@ async fn boot_once(
         boot.leave().await;
         return Err(error);
     }
+    reap::before_the_first_claim(&boot).await;
     loops.spawn(reap::run(boot.clone()));
     loops.spawn(claim::run(boot.clone()));
     loops.spawn(cancel::run(boot.clone()));
@@ -140,7 +141,7 @@ async fn boot_once(
         name = first_end(&mut loops) => Some(name),
     };
     boot.stop_claiming();
-    let all_over = drain(&boot, &start.shutdown).await;
+    drain(&boot, &start.shutdown).await;
     renewals.stop();
     if let Some(name) = broken {
         anyhow::bail!("the {name} loop ended, which it must not; see the log above");
@@ -148,10 +149,7 @@ async fn boot_once(
     if boot.declared_dead().is_cancelled() && !start.shutdown.drain.is_cancelled() {
         return Ok(Ended::DeclaredDead);
     }
-    // What still lives may be of a job that an operator took, whose row no longer says so: the lease decides then.
-    if all_over {
-        boot.leave().await;
-    }
+    boot.leave().await;
     Ok(Ended::Stopped)
 }
 
@@ -165,14 +163,13 @@ async fn first_end(loops: &mut JoinSet<&'static str>) -> String {
 }
 
 /// Waits for the live runs: as long as `drain_grace` allows, then interrupts what is left and waits for its settle.
-/// Whether nothing is left.
-async fn drain(boot: &Arc<Boot>, shutdown: &Shutdown) -> bool {
+async fn drain(boot: &Arc<Boot>, shutdown: &Shutdown) {
     let live = boot.local().len();
     let grace = boot.settings().drain_grace;
     if live > 0 && !boot.declared_dead().is_cancelled() {
         info!(live, grace_ms = grace.as_millis() as u64, "draining: waiting for live runs");
         tokio::select! {
-            () = boot.local().empty() => return true,
+            () = boot.local().empty() => return,
             () = tokio::time::sleep(grace) => {}
             () = shutdown.now.cancelled() => {}
             () = boot.declared_dead().cancelled() => {}
@@ -182,9 +179,7 @@ async fn drain(boot: &Arc<Boot>, shutdown: &Shutdown) -> bool {
     boot.local().order_all(local::Order::Stop);
     // The database may be away: what ended is in exit.json then, and the next boot settles it.
     let patience = boot.settings().kill_grace * 2 + Duration::from_secs(10);
-    let all_over = tokio::time::timeout(patience, boot.local().empty()).await.is_ok();
-    if !all_over {
+    if tokio::time::timeout(patience, boot.local().empty()).await.is_err() {
         warn!(runs = boot.local().len(), "leaving runs unsettled; the next boot on this state directory settles them");
     }
-    all_over
 }

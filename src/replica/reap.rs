@@ -52,6 +52,16 @@ pub struct Done {
     pub released: usize,
 }
 
+/// Repairs impossible rows before the first claim: a claim takes such a row as it finds it, and nobody would ever hear of
+/// it. Never raises: what fails here is tried at the first tick.
+pub(super) async fn before_the_first_claim(boot: &Boot) {
+    if boot.settings().impossible_queued_sanitize_enabled
+        && let Err(error) = sanitize_impossible(boot.db()).await
+    {
+        warn!(%error, "failed to sanitize at startup; the next tick tries again");
+    }
+}
+
 /// Ticks until the boot is over.
 pub(super) async fn run(boot: Arc<Boot>) -> &'static str {
     let settings = boot.settings();
