@@ -118,7 +118,12 @@ impl Orch {
     /// The binary with these arguments, not started.
     pub(crate) fn command<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, arguments: I) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_orch"));
-        command.args(arguments).env_clear().envs(&self.env).current_dir(self.home.path());
+        command.args(arguments);
+        self.placed(command)
+    }
+
+    fn placed(&self, mut command: Command) -> Command {
+        command.env_clear().envs(&self.env).current_dir(self.home.path());
         command.stdin(Stdio::null()).kill_on_drop(true);
         command
     }
@@ -153,9 +158,19 @@ impl Orch {
 
     /// Starts `orch up` without waiting for anything.
     pub(crate) fn start(&self) -> Replica {
+        self.launch(self.command(["up"]))
+    }
+
+    /// Starts `orch up` of a copy of the binary through another program, which must become it: `setpriv`, `prlimit`.
+    pub(crate) fn start_by(&self, words: &[&str], program: &Path) -> Replica {
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).arg(program).arg("up");
+        self.launch(self.placed(command))
+    }
+
+    fn launch(&self, mut command: Command) -> Replica {
         let log = self.path("replica.log");
         let file = fs::OpenOptions::new().create(true).append(true).open(&log).expect("a log file");
-        let mut command = self.command(["up"]);
         let child =
             command.stdout(file.try_clone().expect("a second descriptor")).stderr(file).spawn().expect("the binary");
         Replica { child, listen: self.listen, log }

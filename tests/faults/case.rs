@@ -1,0 +1,264 @@
+//! A case: one database, one place for replicas, the two judges, and a seed. What a row injects, it injects here.
+
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use nix::sys::signal::Signal;
+use rand::{SeedableRng as _, rngs::StdRng};
+use tokio_postgres::{Client, Row};
+
+use crate::{
+    auditor::{self, Auditor, Violation},
+    kept,
+    support::{Orch, Replica, TestDb, eventually, eventually_within, processes_beneath, say},
+    witness,
+};
+
+/// The suite's timings: L, H, K, G, tick and poll, so that a dead owner's job waits some eight seconds.
+pub(crate) const LEASE: Duration = Duration::from_secs(6);
+/// K.
+pub(crate) const KILL_GRACE: Duration = Duration::from_secs(1);
+/// The longest that recovery may take: lease, grace, tick, poll, and what two busy cores add.
+pub(crate) const BOUND: Duration = Duration::from_secs(6 + 1 + 1 + 1 + 6);
+/// As [`BOUND`] after a time in which nobody ticked: three heartbeats and the grace more.
+pub(crate) const BOUND_AFTER_OUTAGE: Duration = Duration::from_secs(6 + 1 + 1 + 1 + 6 + 4);
+
+/// One row's world.
+pub(crate) struct Case {
+    name: &'static str,
+    seed: u64,
+    /// Random choices of the row; the seed repeats them.
+    pub(crate) random: StdRng,
+    pub(crate) db: TestDb,
+    /// A connection of the row's own, as superuser.
+    pub(crate) sql: Client,
+    pub(crate) orch: Orch,
+    pub(crate) auditor: Auditor,
+    replica: Option<Replica>,
+    agents: String,
+}
+
+impl Case {
+    /// A migrated database, judges at work, no replica yet.
+    pub(crate) async fn new(name: &'static str) -> Self {
+        let given = std::env::var("ORCH_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed = given.unwrap_or_else(rand::random::<u32>).into();
+        say(&format!("{name}: seed {seed}"));
+        let db = TestDb::new().await;
+        let sql = db.client().await;
+        let mut orch = Orch::on(&db);
+        for (setting, value) in [
+            ("ORCH_LEASE", "6s"),
+            ("ORCH_HEARTBEAT", "1s"),
+            ("ORCH_KILL_GRACE", "1s"),
+            ("ORCH_REAP_GRACE", "500ms"),
+            ("ORCH_REAP_INTERVAL", "1s"),
+            ("ORCH_POLL_INTERVAL", "200ms"),
+            ("ORCH_DRAIN_GRACE", "1s"),
+            ("ORCH_MAX_CONCURRENCY", "8"),
+        ] {
+            orch.set(setting, value);
+        }
+        std::fs::create_dir(orch.path("witness")).expect("the witness's directory");
+        let auditor = Auditor::start(db.config());
+        let random = StdRng::seed_from_u64(seed);
+        let agents = String::new();
+        Self { name, seed, random, db, sql, orch, auditor, replica: None, agents }
+    }
+
+    /// Where the witness writes.
+    pub(crate) fn witness(&self) -> PathBuf {
+        self.orch.path("witness")
+    }
+
+    /// Adds an agent whose command is a shell script under the witness's eyes. `settings` are further lines of TOML.
+    pub(crate) fn agent(&mut self, name: &str, script: &str, settings: &str) {
+        let program = std::env::current_exe().expect("this program");
+        let witness = self.witness();
+        let words = [program.to_str().unwrap(), "witness", witness.to_str().unwrap(), "sh", "-c", script];
+        self.plain_agent(name, &words, settings);
+    }
+
+    /// Adds an agent with just this command: the witness does not see it.
+    pub(crate) fn plain_agent(&mut self, name: &str, command: &[&str], settings: &str) {
+        // JSON strings are TOML strings.
+        let command = serde_json::to_string(command).unwrap();
+        writeln!(self.agents, "[agents.{name}]\ncommand = {command}\n{settings}").unwrap();
+        self.orch.config(&self.agents);
+    }
+
+    /// Starts the replica and waits until it is ready.
+    pub(crate) async fn up(&mut self) {
+        assert!(self.replica.is_none(), "a second replica");
+        self.replica = Some(self.orch.up().await);
+    }
+
+    /// Waits until a replica that was started otherwise is ready.
+    pub(crate) async fn until_ready(&mut self) {
+        let replica = self.replica.as_mut().expect("a replica");
+        eventually("the replica to be ready", async || replica.is_ready().await.then_some(())).await;
+    }
+
+    /// The running replica.
+    pub(crate) fn replica(&self) -> &Replica {
+        self.replica.as_ref().expect("a replica")
+    }
+
+    /// Gives a replica that was started otherwise to the case.
+    pub(crate) fn adopt(&mut self, replica: Replica) {
+        self.replica = Some(replica);
+    }
+
+    /// Enqueues a job with an empty payload.
+    pub(crate) async fn enqueue(&self, agent: &str) -> i64 {
+        self.enqueue_with(agent, &serde_json::json!({})).await
+    }
+
+    /// Enqueues a job.
+    pub(crate) async fn enqueue_with(&self, agent: &str, payload: &serde_json::Value) -> i64 {
+        self.sql.query_one("select orch.enqueue($1, $2)", &[&agent, payload]).await.unwrap().get(0)
+    }
+
+    /// The job's row.
+    pub(crate) async fn job(&self, id: i64) -> Row {
+        self.sql.query_one("select * from orch.jobs where id = $1", &[&id]).await.unwrap()
+    }
+
+    /// The job's runs, in order.
+    pub(crate) async fn runs(&self, id: i64) -> Vec<Row> {
+        let runs = "select *, run_id::text as run, ended_at is null as open from orch.agent_runs where job_id = $1 order by attempt";
+        self.sql.query(runs, &[&id]).await.unwrap()
+    }
+
+    /// The outcomes of the job's runs, in order; an open run has none.
+    pub(crate) async fn outcomes(&self, id: i64) -> Vec<Option<String>> {
+        self.runs(id).await.iter().map(|run| run.get("outcome")).collect()
+    }
+
+    /// Waits until the job has this status.
+    pub(crate) async fn until(&self, id: i64, status: &str, bound: Duration) {
+        let mut last = String::new();
+        let what = format!("job {id} to be {status}");
+        eventually_within(bound, &what, async || {
+            let row = self.job(id).await;
+            last = format!("{:?} {:?}", row.get::<_, &str>("status"), row.get::<_, Option<&str>>("error"));
+            let found: &str = row.get("status");
+            let finished = ["succeeded", "failed", "cancelled"];
+            assert!(found == status || !finished.contains(&found) || status == "queued", "{what}: it is {last}");
+            (found == status).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until the job runs, its pid is stamped and the witness has seen the run; returns the pid.
+    pub(crate) async fn until_alive(&self, id: i64) -> i32 {
+        eventually_within(BOUND_AFTER_OUTAGE, &format!("job {id} to be alive"), async || {
+            let pid: Option<i32> = self.job(id).await.get("pid");
+            pid.filter(|_| witness::is_alive(&self.witness(), id))
+        })
+        .await
+    }
+
+    /// Stops the replica as an operator would, and requires that it ends well and leaves no process.
+    pub(crate) async fn down(&mut self) {
+        let Some(mut replica) = self.replica.take() else { return };
+        replica.signal(Signal::SIGTERM);
+        let status = replica.ended().await;
+        assert!(status.success(), "the replica ended with {status}:\n{}", replica.log());
+        let state = self.orch.state_dir().to_owned();
+        eventually_within(BOUND, "all of the replica's processes to end", async || {
+            processes_beneath(&state).is_empty().then_some(())
+        })
+        .await;
+        assert!(!replica.log().contains("panicked"), "a panic in the replica's log:\n{}", replica.log());
+    }
+
+    /// The end of every row: nothing unfinished, no process left, and both judges content.
+    pub(crate) async fn judge(&mut self) {
+        self.everything_is_finished().await;
+        self.down().await;
+        let seen = self.auditor.stop();
+        assert!(seen.is_empty(), "the auditor saw:\n{}", seen.join("\n"));
+        let audit = auditor::violations(&self.sql).await.expect("the auditor's query");
+        let views = self.sql.query("select invariant::text, what::text from orch.violations", &[]).await.unwrap();
+        let view: Vec<_> = views.iter().map(|row| Violation { invariant: row.get(0), what: row.get(1) }).collect();
+        assert_eq!((audit, view), (vec![], vec![]), "the auditor, and the view orch.violations");
+        self.runs_add_up().await;
+        let overlaps = witness::overlaps(&self.witness());
+        assert!(overlaps.is_empty(), "the witness saw two processes of one job:\n{}", overlaps.join("\n"));
+        self.witness_agrees().await;
+    }
+
+    async fn everything_is_finished(&self) {
+        let live = "select id, status, error from orch.jobs where finished_at is null order by id";
+        eventually_within(BOUND_AFTER_OUTAGE, "every job to be in a final state", async || {
+            self.sql.query(live, &[]).await.unwrap().is_empty().then_some(())
+        })
+        .await;
+    }
+
+    /// Every start of a run was counted, and no run is open.
+    async fn runs_add_up(&self) {
+        let wrong = "select j.id, j.attempt, count(r.run_id) as runs, count(*) filter (where r.run_id is not null and r.ended_at is null) as open
+            from orch.jobs j left join orch.agent_runs r on r.job_id = j.id
+            group by j.id, j.attempt having j.attempt <> count(r.run_id)
+            or count(*) filter (where r.run_id is not null and r.ended_at is null) > 0";
+        let wrong = self.sql.query(wrong, &[]).await.unwrap();
+        assert!(wrong.is_empty(), "runs and attempts do not add up: {wrong:?}");
+    }
+
+    /// The witness saw no run that the database does not know, and every success from its start to its end.
+    async fn witness_agrees(&self) {
+        for (job, seen) in witness::all(&self.witness()) {
+            let runs = self.runs(job).await;
+            for interval in &seen {
+                let run = runs.iter().find(|run| run.get::<_, &str>("run") == interval.run_id);
+                let run = run.unwrap_or_else(|| panic!("job {job}: the database knows nothing of {interval:?}"));
+                let succeeded = run.get::<_, Option<&str>>("outcome") == Some("succeeded");
+                assert!(!succeeded || interval.stop.is_some(), "job {job}: succeeded without an end: {interval:?}");
+            }
+            assert!(!witness::is_alive(&self.witness(), job), "job {job}: a process of it still lives");
+        }
+    }
+
+    /// Copies all that explains a failure to a directory that stays, and returns it.
+    pub(crate) async fn keep_evidence(&self) -> PathBuf {
+        let to = kept::directory(self.name, self.seed);
+        let _ = std::fs::write(to.join("seed"), self.seed.to_string());
+        // A fault may have taken the connection along.
+        let client = self.db.client().await;
+        if let Err(error) = kept::tables(&client, &to).await {
+            say(&format!("the tables are not kept: {error}"));
+        }
+        let _ = kept::copy(&self.orch.path(""), &to.join("home"));
+        to
+    }
+}
+
+/// A process that no job has anything to do with, and that nobody may touch.
+#[derive(Debug)]
+pub(crate) struct Decoy(tokio::process::Child);
+
+impl Decoy {
+    /// Starts one.
+    pub(crate) fn start() -> Self {
+        let child = tokio::process::Command::new("sleep").arg("100000").kill_on_drop(true).spawn();
+        Self(child.expect("a decoy"))
+    }
+
+    /// Its pid.
+    pub(crate) fn pid(&self) -> i32 {
+        self.0.id().expect("a living decoy") as i32
+    }
+
+    /// Panics if somebody ended or stopped it.
+    pub(crate) fn assert_untouched(&mut self) {
+        assert!(self.0.try_wait().unwrap().is_none(), "somebody ended the decoy");
+        let stat = std::fs::read_to_string(Path::new("/proc").join(self.pid().to_string()).join("stat")).unwrap();
+        let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+        assert_eq!(state, Some('S'), "the decoy sleeps as before");
+    }
+}

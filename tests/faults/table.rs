@@ -1,0 +1,100 @@
+//! The rows of the suite, and how one is run: a case of its own, the fault, then the judges; evidence kept on failure.
+
+use std::{panic::AssertUnwindSafe, pin::Pin};
+
+use futures_util::FutureExt as _;
+use libtest_mimic::{Failed, Trial};
+
+use crate::{
+    case::Case,
+    rows,
+    support::{Capability, lacking, not_run},
+};
+
+type Body = for<'a> fn(&'a mut Case) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+/// One row, or one way to make its fault.
+pub(crate) struct Row {
+    name: &'static str,
+    /// Runs on every change; the others in the long run.
+    gate: bool,
+    needs: &'static [Capability],
+    body: Body,
+}
+
+macro_rules! table {
+    ($($module:ident :: $function:ident, $gate:ident, [$($need:ident),*];)*) => {
+        &[$(Row {
+            name: concat!(stringify!($module), "::", stringify!($function)),
+            gate: table!(@ $gate),
+            needs: &[$(Capability::$need),*],
+            body: |case| Box::pin(rows::$module::$function(case)),
+        }),*]
+    };
+    (@ gate) => { true };
+    (@ long) => { false };
+}
+
+/// The rows by number. Those that are missing need what this version does not have yet.
+const TABLE: &[Row] = table! {
+    r01_incident::repaired_at_startup, gate, [];
+    r01_incident::repaired_at_a_tick, gate, [];
+    r02_dead_owner::reaped_by_its_lease_and_nothing_is_signalled, gate, [];
+    r10_shim_killed::with_a_cgroup, gate, [CgroupKill];
+    r10_shim_killed::with_a_pid_namespace, gate, [PidNamespace];
+    r10_shim_killed::with_a_sweep, gate, [];
+    r23_daemons::in_a_cgroup, gate, [CgroupKill];
+    r23_daemons::in_a_pid_namespace, gate, [PidNamespace];
+    r23_daemons::with_a_sweep, gate, [];
+    r26_no_resources::fork_says_eagain, gate, [Root];
+    r26_no_resources::no_descriptor_is_left, gate, [];
+    r27_cannot_start::every_way_ends_the_job_at_once, gate, [];
+    r28_zombies::ten_thousand_runs_leave_none, gate, [];
+    r28_zombies::a_thousand_dead_children_are_collected, gate, [];
+    r30_log_flood::the_cap_holds_and_heartbeats_are_on_time, gate, [];
+    r31_open_stdout::a_grandchild_cannot_hold_a_run_open, gate, [];
+    r44_guards_bypassed::replica_role_and_copy_are_still_guarded, gate, [Superuser];
+    r44_guards_bypassed::the_doctor_names_what_was_switched_off, gate, [Superuser];
+    r44_guards_bypassed::a_data_only_restore_is_refused_or_found, gate, [Superuser];
+    r46_bad_input::sql_refuses_in_one_sentence, gate, [];
+    r46_bad_input::the_command_line_refuses_in_one_sentence, gate, [];
+    r46_bad_input::the_config_refuses_in_one_sentence, gate, [];
+    r46_bad_input::results_that_jsonb_refuses_stick_nowhere, gate, [];
+    r47_injection::arguments_are_literal, gate, [];
+    r47_injection::what_is_printed_is_escaped, gate, [];
+    r47_injection::names_cannot_lead_elsewhere, gate, [];
+    r51_bad_row::a_claim_that_the_database_refuses_is_held, gate, [];
+    r51_bad_row::a_stale_open_run_stops_nobody, gate, [];
+    r51_bad_row::a_result_that_the_database_refuses_stops_nobody, gate, [];
+    r56_plain_update::to_queued_waits_for_the_old_process, gate, [];
+    r56_plain_update::to_held_ends_the_process, gate, [];
+    r56_plain_update::to_a_finished_status_is_refused, gate, [];
+};
+
+/// The table as trials.
+pub(crate) fn trials() -> Vec<Trial> {
+    TABLE.iter().map(|row| Trial::test(row.name, || run(row)).with_ignored_flag(!row.gate)).collect()
+}
+
+fn run(row: &'static Row) -> Result<(), Failed> {
+    if let Some(why) = lacking(row.needs) {
+        return not_run(row.name, &why).map_err(Failed::from);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let mut case = Case::new(row.name).await;
+        let outcome = AssertUnwindSafe(async {
+            (row.body)(&mut case).await;
+            case.judge().await;
+        });
+        match outcome.catch_unwind().await {
+            Ok(()) => Ok(()),
+            Err(panic) => {
+                let what = panic.downcast_ref::<String>().cloned();
+                let what = what.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+                let kept = case.keep_evidence().await;
+                Err(Failed::from(format!("{}\nkept: {}", what.unwrap_or_default(), kept.display())))
+            }
+        }
+    })
+}
