@@ -6,8 +6,9 @@ use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::config::LogFormat;
 
-/// What is logged when nobody says otherwise: orch itself, and of all else what needs attention.
-const DEFAULT_FILTER: &str = "warn,orch=info";
+/// What is logged when nobody says otherwise: orch itself, and of all else what needs attention. A lost connection is told
+/// once by the loop that needed it, not by each connection of the pool.
+const DEFAULT_FILTER: &str = "warn,orch=info,deadpool.postgres=error";
 
 /// Begins to log. The filter is `ORCH_LOG`, else `RUST_LOG`, in the words of `tracing`: `debug`, `orch::replica=trace`.
 ///
@@ -40,7 +41,7 @@ pub fn init(format: LogFormat) {
 /// A bare level means orch's own: `debug` must not drown it in what its libraries say.
 fn filter(text: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
     match text.trim().parse::<tracing_subscriber::filter::LevelFilter>() {
-        Ok(level) => EnvFilter::try_new(format!("warn,orch={level}")),
+        Ok(level) => EnvFilter::try_new(format!("warn,orch={level},deadpool.postgres=error")),
         Err(_) => EnvFilter::try_new(text),
     }
 }

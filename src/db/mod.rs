@@ -105,6 +105,9 @@ impl Db {
     }
 }
 
+/// How long a server may take to hear that an answer is no longer wanted.
+const CANCEL_WITHIN: Duration = Duration::from_secs(5);
+
 /// A lent connection. One that is dropped before its answer came, because the caller was cancelled or ran out of
 /// patience, never returns to the pool: the next borrower would wait behind the answer that nobody wants.
 struct Lent(Option<deadpool_postgres::Object>);
@@ -125,8 +128,15 @@ impl Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        if let Some(object) = self.0.take() {
-            drop(deadpool_postgres::Object::take(object));
+        let Some(object) = self.0.take() else { return };
+        let client = deadpool_postgres::Object::take(object);
+        // A server that waits for a lock does not look at its socket: unasked to stop, it would hold one of the few
+        // connections until the lock is granted, and every further try one more.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current()
+            && !client.is_closed()
+        {
+            let token = client.cancel_token();
+            runtime.spawn(tokio::time::timeout(CANCEL_WITHIN, async move { token.cancel_query(NoTls).await }));
         }
     }
 }

@@ -12,7 +12,7 @@ use super::{Db, Error, Result, Statement, statement};
 use crate::model::{ClosedBy, Containment, JobId, JobStatus, Outcome, ReplicaId, RunId};
 
 const CLAIM: Statement = statement!("runs/claim", [UUID, UUID_ARRAY, TEXT_ARRAY, BOOL, TEXT, TEXT, JSONB, INT8_ARRAY]);
-const CLAIMABLE: Statement = statement!("runs/claimable", [TEXT_ARRAY, INT8]);
+const CLAIMABLE: Statement = statement!("runs/claimable", [TEXT_ARRAY, INT8, BOOL]);
 const HOLD_OFFENDER: Statement = statement!("runs/hold_offender", [INT8, TEXT]);
 const STAMP: Statement = statement!("runs/stamp", [UUID, INT8_ARRAY, UUID_ARRAY, INT4_ARRAY, INT8_ARRAY, TEXT_ARRAY]);
 const SETTLE: Statement = statement!(
@@ -286,8 +286,8 @@ impl Db {
     }
 
     /// The jobs that a claim would look at now, best first.
-    pub async fn list_claimable(&self, agents: &[String], limit: usize) -> Result<Vec<JobId>> {
-        let rows = self.query(&CLAIMABLE, &[&agents, &(limit as i64)]).await?;
+    pub async fn list_claimable(&self, claimant: &Claimant, agents: &[String], limit: usize) -> Result<Vec<JobId>> {
+        let rows = self.query(&CLAIMABLE, &[&agents, &(limit as i64), &claimant.serial_gate]).await?;
         rows.iter().map(|row| Ok(JobId(row.try_get("job_id")?))).collect()
     }
 
@@ -320,8 +320,11 @@ impl Db {
                 while let Some(one) = rest.next() {
                     match self.settle_one(one).await {
                         Ok(answer) => all.extend(answer),
-                        // What is already answered is answered again, as `not_yours`.
-                        Err((error, one)) => return Err((error, std::iter::once(one).chain(rest).collect())),
+                        // Some may be answered, and each answer is heard but once; the others are sent again.
+                        Err((_, one)) => {
+                            all.push(Answer::Busy(one));
+                            all.extend(rest.by_ref().map(Answer::Busy));
+                        }
                     }
                 }
                 Ok(all)

@@ -1,13 +1,16 @@
 //! What the loops of one boot share, and how a boot registers and leaves.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::{
+    sync::{Notify, Semaphore, mpsc, watch},
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Agents, Start, local::LocalRuns, settle, stamp, state_dir};
+use super::{Agents, Start, local::LocalRuns, outage::Outage, settle, stamp, state_dir};
 use crate::{
     config::Settings,
     db::{
@@ -228,21 +231,33 @@ impl Boot {
     /// Loop: after each new reading of the agents' file, tells the database.
     pub(super) async fn follow_agents(self: Arc<Self>) -> &'static str {
         let mut readings = self.agents.clone();
+        let mut outage = Outage::new("register the agents as read again", Duration::from_secs(5));
         loop {
             tokio::select! {
                 changed = readings.changed() => if changed.is_err() { std::future::pending::<()>().await },
                 () = self.over() => return "agents",
             }
-            let agents = readings.borrow_and_update().clone();
-            let names: Vec<String> = agents.keys().cloned().collect();
-            let told = async {
-                self.db.register_agents(&agents.values().collect::<Vec<_>>()).await?;
-                self.db.serve_agents(self.replica_id, &names).await
-            };
-            match told.await {
-                Ok(_) => info!(agents = names.len(), "serving the agents as read again"),
-                Err(error) => warn!(%error, "failed to register the agents; send SIGHUP again"),
+            // Until the database knows them their jobs would be claimed by rules that nobody wrote.
+            loop {
+                let agents = readings.borrow_and_update().clone();
+                match self.tell_agents(&agents).await {
+                    Ok(()) => {
+                        outage.worked();
+                        info!(agents = agents.len(), "serving the agents as read again");
+                        break;
+                    }
+                    Err(error) => tokio::select! {
+                        () = sleep(outage.failed(&error)) => {}
+                        () = self.over() => return "agents",
+                    },
+                }
             }
         }
+    }
+
+    async fn tell_agents(&self, agents: &Agents) -> crate::db::Result<()> {
+        let names: Vec<String> = agents.keys().cloned().collect();
+        self.db.register_agents(&agents.values().collect::<Vec<_>>()).await?;
+        self.db.serve_agents(self.replica_id, &names).await.map(drop)
     }
 }

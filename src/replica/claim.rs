@@ -73,6 +73,11 @@ pub(super) async fn tick(boot: &Arc<Boot>) -> Result<Ticked> {
     let wanted = slots.len();
     let run_ids: Vec<RunId> = (0..wanted).map(|_| RunId::new()).collect();
     boot.local().claiming(&run_ids);
+    // After the names are known: who stops the claiming then waits for what these may still bring.
+    if boot.claiming_ends().is_cancelled() {
+        boot.local().claimed(&run_ids);
+        return Ok(Ticked::Idle);
+    }
     let claimed = match boot.db().claim_jobs(&boot.claimant(), &agents, &run_ids, None).await {
         Err(error) if error.is_about_data() => {
             warn!(%error, "a claim was refused; repeating it one job at a time");
@@ -98,7 +103,7 @@ async fn one_by_one(boot: &Boot, agents: &[String], run_ids: &[RunId]) -> Result
     let mut claimed = Vec::new();
     let mut names = run_ids.iter();
     let Some(mut name) = names.next() else { return Ok(claimed) };
-    for job_id in boot.db().list_claimable(agents, run_ids.len() + 10).await? {
+    for job_id in boot.db().list_claimable(&boot.claimant(), agents, run_ids.len() + 10).await? {
         match boot.db().claim_jobs(&boot.claimant(), agents, std::slice::from_ref(name), Some(&[job_id.0])).await {
             Ok(one) => {
                 if !one.is_empty() {

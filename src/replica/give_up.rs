@@ -2,7 +2,7 @@
 //!
 //! Whoever holds the run's lock decides whether it ever starts. Nothing here believes a pid.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use tokio::time::sleep;
 use tracing::{info, warn};
@@ -35,14 +35,22 @@ pub(super) struct Remains {
 /// sweeps until nothing is left. Takes as long as it takes: a run is not settled while anything of it lives.
 pub(super) async fn make_sure_nothing_lives(dir: &RunDir, grace: Duration) -> Remains {
     let run_id = dir.run_id();
+    // Once a run, however often it is tried: a full disk fails for every run at once, and for long.
+    let mut said = false;
     let lock = loop {
         match take_lock(dir).await {
-            Some(lock) => break Arc::new(lock),
-            None => end_live_shim(dir, grace).await,
+            Ok(Some(lock)) => break Arc::new(lock),
+            Ok(None) => end_live_shim(dir, grace, &mut said).await,
+            Err(error) => {
+                if !std::mem::replace(&mut said, true) {
+                    launch::log_dir_error(run_id, &error);
+                }
+                sleep(LOOK_AGAIN * 20).await;
+            }
         }
     };
     let mut killed = 0;
-    let mut said = false;
+    said = false;
     loop {
         let swept = {
             let (dir, lock) = (dir.clone(), lock.clone());
@@ -59,13 +67,18 @@ pub(super) async fn make_sure_nothing_lives(dir: &RunDir, grace: Duration) -> Re
                     said = true;
                 }
             }
-            Err(error) => launch::log_dir_error(run_id, &error),
+            Err(error) if !said => {
+                launch::log_dir_error(run_id, &error);
+                said = true;
+            }
+            Err(_) => {}
         }
         sleep(LOOK_AGAIN * 4).await;
     }
     let looked = {
         let dir = dir.clone();
         launch::blocking(move || {
+            // Made with the directory, and it outlives the start: without it there is nothing that could have begun.
             let never_began = dir.spec_path().try_exists()? || !dir.payload_path().try_exists()?;
             Ok((dir.read_exit()?, never_began))
         })
@@ -75,35 +88,34 @@ pub(super) async fn make_sure_nothing_lives(dir: &RunDir, grace: Duration) -> Re
     match looked {
         Ok((exit, never_began)) => Remains { exit, killed, never_began },
         Err(error) => {
-            launch::log_dir_error(run_id, &error);
+            warn!(%run_id, %error, "failed to read how the run ended; it counts as one that left no word");
             Remains { exit: None, killed, never_began: false }
         }
     }
 }
 
 /// The run's lock with `void` written under it; `None` while a shim holds it.
-async fn take_lock(dir: &RunDir) -> Option<RunLock> {
-    let run_id = dir.run_id();
+async fn take_lock(dir: &RunDir) -> io::Result<Option<RunLock>> {
     let dir = dir.clone();
-    let taken = launch::blocking(move || {
+    launch::blocking(move || {
         let Some(lock) = dir.try_lock_or_make()? else { return Ok(None) };
-        if dir.read_exit()?.is_none() {
-            dir.write_void(&lock)?;
+        if !dir.exit_path().try_exists()? {
+            // On a full disk it may be impossible to write; a run without its spec cannot start either.
+            dir.write_void(&lock).or_else(|error| remove_if_there(&dir.spec_path()).map_err(|_| error))?;
         }
         Ok(Some(lock))
     })
-    .await;
-    match taken {
-        Ok(lock) => lock,
-        Err(error) => {
-            launch::log_dir_error(run_id, &error);
-            sleep(LOOK_AGAIN * 20).await;
-            None
-        }
+    .await
+}
+
+fn remove_if_there(path: &std::path::Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
-async fn end_live_shim(dir: &RunDir, grace: Duration) {
+async fn end_live_shim(dir: &RunDir, grace: Duration, said: &mut bool) {
     match attach(dir).await {
         Ok(Some(mut handle)) => {
             handle.terminate(grace, Reason::Stop).await;
@@ -111,10 +123,11 @@ async fn end_live_shim(dir: &RunDir, grace: Duration) {
             // It waits a moment for this, then lets go of the lock.
             handle.stored().await;
         }
-        Ok(None) => {}
-        Err(error) => {
+        Err(error) if !*said => {
             warn!(run_id = %dir.run_id(), %error, "a shim holds the run's lock and does not answer; waiting for it");
+            *said = true;
         }
+        Ok(None) | Err(_) => {}
     }
     sleep(LOOK_AGAIN).await;
 }
@@ -139,11 +152,15 @@ pub(super) async fn end_taken(boot: Arc<Boot>, job_id: crate::model::JobId, run_
             // Its own task ends and settles it (and is told that it is no longer ours); the next renewal comes back here.
             return;
         }
+        if !boot.local().begin_taking(run_id) {
+            return;
+        }
         let dir = RunDir::new(&boot.settings().state_dir, run_id);
         if dir.path().exists() {
             make_sure_nothing_lives(&dir, boot.settings().kill_grace).await;
             launch::retire(dir).await;
         }
+        boot.local().end_taking(run_id);
     }
     match boot.db().acknowledge_ended(boot.replica_id(), job_id, run_id).await {
         Ok(true) => {

@@ -38,7 +38,8 @@ pub(super) async fn finish(boot: &Boot, owned: Owned, ending: Ending, handle: Op
     let (run_id, job_id) = (owned.run_id(), owned.job_id());
     let (outcome, error) = (ending.outcome, ending.error.clone());
     boot.local().settling(run_id);
-    if let Some(status) = super::settle::settle(boot, owned.ended(ending)).await {
+    let settled = super::settle::settle(boot, owned.ended(ending)).await;
+    if let Some(status) = settled {
         info!(%job_id, %run_id, %outcome, next = %status, error, "run settled");
     } else {
         info!(%job_id, %run_id, %outcome, error, "run ended, and is no longer this replica's");
@@ -48,6 +49,10 @@ pub(super) async fn finish(boot: &Boot, owned: Owned, ending: Ending, handle: Op
     }
     retire(dir).await;
     boot.local().end(run_id);
+    if settled.is_none() {
+        // An operator may have taken its job, which waits for the word that its process is gone.
+        boot.renew_nudge.notify_one();
+    }
 }
 
 /// Keeps the output and removes the rest; what cannot be removed now is tried again at the next start.

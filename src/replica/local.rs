@@ -38,6 +38,7 @@ impl Order {
 #[derive(Debug)]
 pub(super) struct LocalRuns {
     inner: Mutex<Inner>,
+    /// Live runs and claims under way.
     count: watch::Sender<usize>,
 }
 
@@ -46,6 +47,18 @@ struct Inner {
     /// Sent in a claim whose reply has not been dealt with.
     claiming: HashSet<RunId>,
     runs: HashMap<RunId, Local>,
+    /// Runs that ended since [`LocalRuns::known`] was asked last: an answer that was on its way may still list them.
+    ended: HashSet<RunId>,
+    /// Runs taken by an operator whose old process is being ended.
+    taken: HashSet<RunId>,
+    /// What every run is ordered, also one that begins later: the reply to a claim may be under way.
+    standing: Option<Order>,
+}
+
+impl Inner {
+    fn knows(&self, run_id: RunId) -> bool {
+        self.claiming.contains(&run_id) || self.runs.contains_key(&run_id)
+    }
 }
 
 #[derive(Debug)]
@@ -76,17 +89,23 @@ impl LocalRuns {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn publish(&self, inner: &Inner) {
+        self.count.send_replace(inner.claiming.len() + inner.runs.len());
+    }
+
     /// A claim with these names is about to be sent.
     pub(super) fn claiming(&self, run_ids: &[RunId]) {
-        self.lock().claiming.extend(run_ids);
+        let mut inner = self.lock();
+        inner.claiming.extend(run_ids);
+        self.publish(&inner);
     }
 
     /// A claimed run begins to be looked after. Returns where its orders come from.
     pub(super) fn begin(&self, run_id: RunId, job_id: JobId) -> watch::Receiver<Option<Order>> {
-        let (order, orders) = watch::channel(None);
         let mut inner = self.lock();
+        let (order, orders) = watch::channel(inner.standing);
         inner.runs.insert(run_id, Local { job_id, order, settling: false });
-        self.count.send_replace(inner.runs.len());
+        self.publish(&inner);
         orders
     }
 
@@ -97,6 +116,7 @@ impl LocalRuns {
         for run_id in run_ids {
             inner.claiming.remove(run_id);
         }
+        self.publish(&inner);
     }
 
     /// The run has ended and is about to be settled: the database need not list it any more.
@@ -110,12 +130,24 @@ impl LocalRuns {
     pub(super) fn end(&self, run_id: RunId) {
         let mut inner = self.lock();
         inner.runs.remove(&run_id);
-        self.count.send_replace(inner.runs.len());
+        inner.ended.insert(run_id);
+        self.publish(&inner);
     }
 
-    /// What is known now.
+    /// A run that an operator took is about to be ended. False: that is being done already.
+    pub(super) fn begin_taking(&self, run_id: RunId) -> bool {
+        self.lock().taken.insert(run_id)
+    }
+
+    /// What an operator took has been ended.
+    pub(super) fn end_taking(&self, run_id: RunId) {
+        self.lock().taken.remove(&run_id);
+    }
+
+    /// What is known now. For one asker, who compares it with an answer that he asks for next.
     pub(super) fn known(&self) -> Known {
-        let inner = self.lock();
+        let mut inner = self.lock();
+        inner.ended.clear();
         Known {
             all: inner.claiming.iter().chain(inner.runs.keys()).copied().collect(),
             live: inner.runs.iter().filter(|(_, local)| !local.settling).map(|(run_id, _)| *run_id).collect(),
@@ -124,8 +156,14 @@ impl LocalRuns {
 
     /// Whether this run is known, be it as a claim under way.
     pub(super) fn knows(&self, run_id: RunId) -> bool {
+        self.lock().knows(run_id)
+    }
+
+    /// Whether this run has been known at any time since [`LocalRuns::known`] was asked last: it may have begun and ended
+    /// while the answer was on its way.
+    pub(super) fn has_known(&self, run_id: RunId) -> bool {
         let inner = self.lock();
-        inner.claiming.contains(&run_id) || inner.runs.contains_key(&run_id)
+        inner.knows(run_id) || inner.ended.contains(&run_id)
     }
 
     /// Whether this run is live and not being settled.
@@ -148,19 +186,24 @@ impl LocalRuns {
         true
     }
 
-    /// Orders every run to end.
+    /// Orders every run to end, also those that begin from now on.
     pub(super) fn order_all(&self, order: Order) {
-        for run_id in self.known().live {
+        let live: Vec<RunId> = {
+            let mut inner = self.lock();
+            inner.standing.get_or_insert(order);
+            inner.runs.keys().copied().collect()
+        };
+        for run_id in live {
             self.order(run_id, order);
         }
     }
 
     /// How many runs are known.
     pub(super) fn len(&self) -> usize {
-        *self.count.borrow()
+        self.lock().runs.len()
     }
 
-    /// Waits until no run is left.
+    /// Waits until no run is left, and no claim that could bring one.
     pub(super) async fn empty(&self) {
         // The sender lives as long as `self`, so waiting cannot fail.
         let _ = self.count.subscribe().wait_for(|count| *count == 0).await;

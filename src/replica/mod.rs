@@ -141,7 +141,7 @@ async fn boot_once(
         name = first_end(&mut loops) => Some(name),
     };
     boot.stop_claiming();
-    drain(&boot, &start.shutdown).await;
+    let all_over = drain(&boot, &start.shutdown).await;
     renewals.stop();
     if let Some(name) = broken {
         anyhow::bail!("the {name} loop ended, which it must not; see the log above");
@@ -149,7 +149,10 @@ async fn boot_once(
     if boot.declared_dead().is_cancelled() && !start.shutdown.drain.is_cancelled() {
         return Ok(Ended::DeclaredDead);
     }
-    boot.leave().await;
+    // What still lives may be of a job that an operator took, whose row no longer says so: the lease decides then.
+    if all_over {
+        boot.leave().await;
+    }
     Ok(Ended::Stopped)
 }
 
@@ -163,13 +166,14 @@ async fn first_end(loops: &mut JoinSet<&'static str>) -> String {
 }
 
 /// Waits for the live runs: as long as `drain_grace` allows, then interrupts what is left and waits for its settle.
-async fn drain(boot: &Arc<Boot>, shutdown: &Shutdown) {
+/// Whether nothing is left.
+async fn drain(boot: &Arc<Boot>, shutdown: &Shutdown) -> bool {
     let live = boot.local().len();
     let grace = boot.settings().drain_grace;
     if live > 0 && !boot.declared_dead().is_cancelled() {
         info!(live, grace_ms = grace.as_millis() as u64, "draining: waiting for live runs");
         tokio::select! {
-            () = boot.local().empty() => return,
+            () = boot.local().empty() => return true,
             () = tokio::time::sleep(grace) => {}
             () = shutdown.now.cancelled() => {}
             () = boot.declared_dead().cancelled() => {}
@@ -179,7 +183,9 @@ async fn drain(boot: &Arc<Boot>, shutdown: &Shutdown) {
     boot.local().order_all(local::Order::Stop);
     // The database may be away: what ended is in exit.json then, and the next boot settles it.
     let patience = boot.settings().kill_grace * 2 + Duration::from_secs(10);
-    if tokio::time::timeout(patience, boot.local().empty()).await.is_err() {
+    let all_over = tokio::time::timeout(patience, boot.local().empty()).await.is_ok();
+    if !all_over {
         warn!(runs = boot.local().len(), "leaving runs unsettled; the next boot on this state directory settles them");
     }
+    all_over
 }

@@ -60,21 +60,27 @@ pub(super) fn spawn(boot: &Arc<Boot>, db: Db) -> io::Result<Renewals> {
 }
 
 async fn run(boot: &Arc<Boot>, db: &Db, main: &Handle, stopped: &CancellationToken) {
-    let mut outage = Outage::new("renew the lease", boot.settings().heartbeat);
+    let heartbeat = boot.settings().heartbeat;
+    let mut outage = Outage::new("renew the lease", heartbeat);
+    let mut reconciling = Outage::new("compare the live runs with the database", heartbeat);
     let mut mode = Reconcile::Full;
     loop {
         let begun = Instant::now();
         let next = match tick(boot, db, main, mode).await {
             Ok(()) => {
                 outage.worked();
+                if mode == Reconcile::Full {
+                    reconciling.worked();
+                }
                 mode = Reconcile::Full;
-                begun + boot.settings().heartbeat
+                begun + heartbeat
             }
-            Err(error) => {
-                // Perhaps only `jobs` is locked, by a migration: the row alone can be renewed all the same.
+            // Perhaps only `jobs` is locked, by a migration: the row alone can be renewed all the same.
+            Err(error) if mode == Reconcile::Full => {
                 mode = Reconcile::LeaseOnly;
-                Instant::now() + outage.failed(&error)
+                Instant::now() + reconciling.failed(&error)
             }
+            Err(error) => Instant::now() + outage.failed(&error),
         };
         tokio::select! {
             () = sleep_until(next) => {}
@@ -113,7 +119,7 @@ fn reconcile(boot: &Arc<Boot>, known: Known, renewal: Renewal, main: &Handle) {
             if cancel_requested {
                 boot.local().order(owned.run_id(), Order::Cancel);
             }
-            if !known.all.contains(&owned.run_id()) && !boot.local().knows(owned.run_id()) {
+            if !known.all.contains(&owned.run_id()) && !boot.local().has_known(owned.run_id()) {
                 main.spawn(give_up::give_up(boot.clone(), owned));
             }
         }

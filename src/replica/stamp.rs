@@ -3,7 +3,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::sleep};
+use tracing::warn;
 
 use super::{Boot, outage::Outage};
 use crate::{
@@ -16,11 +17,28 @@ pub(super) type Stamp = (JobId, RunId, Process);
 
 /// The most runs of one statement.
 const BATCH: usize = 200;
+/// Before a row that another transaction held is tried again.
+const LOCKED_PAUSE: Duration = Duration::from_secs(1);
+
+/// Sends what another transaction kept from being stamped once more, a little later, beside what comes meanwhile; a run
+/// that is no longer ours is ended by the next renewal, and then it is dropped.
+fn again(boot: &Boot, locked: Vec<Stamp>) {
+    if !locked.is_empty() {
+        let stamps = boot.stamps().clone();
+        tokio::spawn(async move {
+            sleep(LOCKED_PAUSE).await;
+            for stamp in locked {
+                // The loop is gone only when the process is about to be.
+                let _ = stamps.send(stamp);
+            }
+        });
+    }
+}
 
 /// Stamps until nobody sends any more.
 pub(super) async fn run(boot: Arc<Boot>, mut stamps: mpsc::UnboundedReceiver<Stamp>) -> &'static str {
     let mut outage = Outage::new("stamp pids", Duration::from_secs(5));
-    let mut batch = Vec::new();
+    let mut batch: Vec<Stamp> = Vec::new();
     loop {
         if stamps.recv_many(&mut batch, BATCH).await == 0 {
             return "stamp";
@@ -32,11 +50,21 @@ pub(super) async fn run(boot: Arc<Boot>, mut stamps: mpsc::UnboundedReceiver<Sta
             }
             batch.sort_by_key(|(job_id, ..)| *job_id);
             match boot.db().stamp_runs(boot.replica_id(), &batch).await {
-                Ok(_) => {
+                Ok(stamped) => {
                     outage.worked();
-                    batch.clear();
+                    batch.retain(|(_, run_id, _)| !stamped.contains(run_id));
+                    again(&boot, std::mem::take(&mut batch));
                 }
-                Err(error) => tokio::time::sleep(outage.failed(&error)).await,
+                // One bad row stops nobody: it goes without a pid, which its settle brings.
+                Err(error) if error.is_about_data() => {
+                    for stamp in batch.drain(..) {
+                        if let Err(error) = boot.db().stamp_runs(boot.replica_id(), std::slice::from_ref(&stamp)).await
+                        {
+                            warn!(job_id = %stamp.0, run_id = %stamp.1, %error, "failed to stamp a pid");
+                        }
+                    }
+                }
+                Err(error) => sleep(outage.failed(&error)).await,
             }
         }
     }

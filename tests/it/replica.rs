@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Agents for these tests: nothing waits longer than it must.
-const AGENTS: &str = r#"
+pub(crate) const AGENTS: &str = r#"
 [agents.true]
 command = ["true"]
 
@@ -24,7 +24,8 @@ command = ["printf", "[%s]", "{{ payload.text }}"]
 command = ["/nowhere/to/be/found"]
 "#;
 
-fn place(test: &TestDb) -> Orch {
+/// A place whose waits are short.
+pub(crate) fn place(test: &TestDb) -> Orch {
     let orch = Orch::on(test)
         .with("ORCH_POLL_INTERVAL", "100ms")
         .with("ORCH_HEARTBEAT", "500ms")
@@ -38,16 +39,19 @@ fn place(test: &TestDb) -> Orch {
     orch
 }
 
-async fn script(client: &Client, text: &str) -> i64 {
+/// Enqueues a shell script.
+pub(crate) async fn script(client: &Client, text: &str) -> i64 {
     let payload = serde_json::json!({ "script": text });
     client.query_one("select orch.enqueue('sh', $1)", &[&payload]).await.unwrap().get(0)
 }
 
-async fn text(client: &Client, query: &str) -> Option<String> {
+/// The one value that a query returns.
+pub(crate) async fn text(client: &Client, query: &str) -> Option<String> {
     client.query_one(query, &[]).await.unwrap().get(0)
 }
 
-async fn until(client: &Client, job_id: i64, status: &str) {
+/// Waits for a job's status.
+pub(crate) async fn until(client: &Client, job_id: i64, status: &str) {
     eventually(&format!("job {job_id} to be {status}"), async || {
         let now: String =
             client.query_one("select status from orch.jobs where id = $1", &[&job_id]).await.unwrap().get(0);

@@ -1,0 +1,169 @@
+//! A replica in trouble, as the real binary: what arrives late, what cannot be read, what somebody holds locked.
+
+use nix::sys::signal::Signal;
+use tokio_postgres::Client;
+
+use crate::{
+    replica::{AGENTS, place, script, text, until},
+    runs::no_violation,
+    support::{Orch, TestDb, eventually},
+};
+
+async fn number(client: &Client, query: &str) -> i64 {
+    client.query_one(query, &[]).await.unwrap().get(0)
+}
+
+/// The directory of the one run that is open.
+async fn open_run(client: &Client, orch: &Orch) -> std::path::PathBuf {
+    let run_id = text(client, "select run_id::text from orch.jobs where status = 'running'").await.unwrap();
+    orch.state_dir().join("runs").join(run_id)
+}
+
+#[tokio::test]
+async fn a_claim_that_is_answered_after_the_stop_leaves_no_run_behind() {
+    let test = TestDb::new().await;
+    let client = test.client().await;
+    let orch = place(&test);
+    // The claim has begun, and its answer takes as long as somebody holds this lock.
+    client
+        .batch_execute(
+            "create function slow() returns trigger language plpgsql as
+                 'begin perform pg_advisory_xact_lock(7); return new; end';
+             create trigger slow before update on orch.jobs
+                 for each row when (old.status = 'queued' and new.status = 'running') execute function slow();
+             select pg_advisory_lock(7);",
+        )
+        .await
+        .unwrap();
+    let mut replica = orch.up().await;
+    let watcher = test.client().await;
+    script(&watcher, "sleep 1000").await;
+    eventually("the claim to wait", async || {
+        let waiting = "select count(*) from pg_locks where locktype = 'advisory' and objid = 7 and not granted
+                          and database = (select oid from pg_database where datname = current_database())";
+        (number(&watcher, waiting).await > 0).then_some(())
+    })
+    .await;
+    replica.signal(Signal::SIGTERM);
+    eventually("the replica to be told", async || replica.log().contains("stopping").then_some(())).await;
+    replica.signal(Signal::SIGTERM);
+    eventually("the replica to be told again", async || replica.log().contains("stopping now").then_some(())).await;
+    client.batch_execute("select pg_advisory_unlock(7)").await.unwrap();
+    assert!(replica.ended().await.success(), "{}", replica.log());
+    assert_eq!(text(&watcher, "select status from orch.jobs").await.as_deref(), Some("queued"), "{}", replica.log());
+    assert_eq!(number(&watcher, "select count(*) from orch.agent_runs where ended_at is null").await, 0);
+    assert_eq!(text(&watcher, "select state from orch.replicas").await.as_deref(), Some("left"), "{}", replica.log());
+    no_violation(&watcher).await;
+}
+
+#[tokio::test]
+async fn an_end_that_cannot_be_read_stops_no_start() {
+    let test = TestDb::new().await;
+    let client = test.client().await;
+    let orch = place(&test);
+    let replica = orch.up().await;
+    let job = script(&client, "test \"$ORCH_ATTEMPT\" = 2 || sleep 0.1").await;
+    until(&client, job, "running").await;
+    replica.kill().await;
+    let exit = open_run(&client, &orch).await.join("exit.json");
+    eventually("the run to end", async || exit.exists().then_some(())).await;
+    // As after a loss of power: the name is there, and nothing behind it.
+    std::fs::write(&exit, "").unwrap();
+    let _replica = orch.up().await;
+    until(&client, job, "succeeded").await;
+    assert_eq!(number(&client, "select count(*) from orch.agent_runs where outcome = 'interrupted'").await, 1);
+    no_violation(&client).await;
+}
+
+#[tokio::test]
+async fn a_bad_row_behind_many_that_wait_for_their_gate_is_found_and_held() {
+    let test = TestDb::new().await;
+    let client = test.client().await;
+    let orch = place(&test);
+    let go = orch.path("go");
+    let payload = serde_json::json!({ "script": format!("while ! test -e {}; do sleep 0.05; done", go.display()) });
+    client.query_one("select orch.enqueue('sh', $1, gate => 'g')", &[&payload]).await.unwrap();
+    let _replica = orch.up().await;
+    until(&client, 1, "running").await;
+    client
+        .batch_execute(
+            "alter table orch.jobs add constraint bad_luck check (id <> 52 or status <> 'running');
+             begin;
+             select orch.enqueue('true', gate => 'g') from generate_series(2, 51);
+             select orch.enqueue('true') from generate_series(52, 53);
+             commit;",
+        )
+        .await
+        .unwrap();
+    until(&client, 53, "succeeded").await;
+    until(&client, 52, "held").await;
+    std::fs::write(&go, "").unwrap();
+    until(&client, 51, "succeeded").await;
+    no_violation(&client).await;
+}
+
+#[tokio::test]
+async fn while_jobs_is_locked_the_lease_is_renewed_and_the_server_keeps_no_statement_of_ours_waiting() {
+    let test = TestDb::new().await;
+    let (client, mut other) = (test.client().await, test.client().await);
+    let orch = place(&test);
+    let replica = orch.up().await;
+    let migration = other.transaction().await.unwrap();
+    migration.batch_execute("lock table orch.jobs").await.unwrap();
+    let mut leases = std::collections::BTreeSet::new();
+    eventually("the lease to be renewed again and again", async || {
+        leases.insert(text(&client, "select lease_until::text from orch.replicas").await);
+        (leases.len() > 5).then_some(())
+    })
+    .await;
+    let waiting = "select count(*) from pg_stat_activity
+                    where datname = current_database() and wait_event_type = 'Lock' and query like '%with renewed as%'";
+    assert!(number(&client, waiting).await <= 1, "{}", replica.log());
+    migration.rollback().await.unwrap();
+    let job = script(&client, "true").await;
+    until(&client, job, "succeeded").await;
+    assert_eq!(replica.log().matches("failed to renew the lease").count(), 0, "{}", replica.log());
+    assert_eq!(replica.log().matches("failed to compare the live runs").count(), 1, "{}", replica.log());
+}
+
+#[tokio::test]
+async fn a_pid_is_stamped_although_the_row_was_locked_at_first() {
+    let test = TestDb::new().await;
+    let client = test.client().await;
+    let orch = place(&test);
+    // The first stamp finds no row, as if another transaction held it.
+    client
+        .batch_execute(
+            "create sequence stamps;
+             create function locked() returns trigger language plpgsql as
+                 'begin if nextval(''stamps'') = 1 then return null; end if; return new; end';
+             create trigger locked before update on orch.jobs
+                 for each row when (old.pid is null and new.pid is not null) execute function locked();",
+        )
+        .await
+        .unwrap();
+    let _replica = orch.up().await;
+    let job = script(&client, "sleep 1000").await;
+    until(&client, job, "running").await;
+    eventually("the pid to be stamped", async || {
+        client.query_opt("select 1 from orch.running where pid is not null", &[]).await.unwrap().map(drop)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn agents_read_again_while_the_database_refuses_are_registered_once_it_does_not() {
+    let test = TestDb::new().await;
+    let client = test.client().await;
+    let orch = place(&test);
+    let replica = orch.up().await;
+    client.batch_execute("alter table orch.agents add constraint no_late check (name <> 'late')").await.unwrap();
+    orch.config(&format!("{AGENTS}\n[agents.late]\ncommand = [\"true\"]\n"));
+    replica.signal(Signal::SIGHUP);
+    eventually("the refusal to be told", async || replica.log().contains("failed to register").then_some(())).await;
+    client.batch_execute("alter table orch.agents drop constraint no_late").await.unwrap();
+    eventually("the agent to be registered", async || {
+        client.query_opt("select 1 from orch.agents where name = 'late'", &[]).await.unwrap().map(drop)
+    })
+    .await;
+}
