@@ -26,7 +26,9 @@ pub fn init(format: LogFormat) {
             Err(error) => (EnvFilter::new(DEFAULT_FILTER), Some((name, error))),
         },
     };
-    let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A line that cannot be written is lost. To complain of that on the same closed stderr would panic, in whichever
+    // task happened to log.
+    let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     let started = match format {
         LogFormat::Text => lines.with_target(false).with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),

@@ -55,7 +55,11 @@ async fn up(settings: Settings) -> anyhow::Result<()> {
     if let Some(database) = config::explicit_database(&settings)? {
         return serve(settings, state_dir, listener, &database, shutdown).await;
     }
-    let server = embedded::start(&settings.state_dir).await?;
+    let server = tokio::select! {
+        server = embedded::start(&settings.state_dir) => server?,
+        // A first start may take as long as a download does.
+        () = shutdown.drain.cancelled() => bail!("stopped before the embedded Postgres was ready"),
+    };
     let ended = serve_embedded(settings, state_dir, listener, &server, shutdown).await;
     if let Err(error) = server.stop().await {
         tracing::warn!(error = format!("{error:#}"), "the embedded Postgres did not stop as it should");
@@ -158,11 +162,15 @@ impl Greeting {
         let Self { format, address, database, state_dir, replica, slots, agents } = self;
         match format {
             LogFormat::Json => tracing::info!(address, database, state_dir, replica, slots, agents, "ready"),
-            LogFormat::Text => eprintln!(
-                "orch {} is ready\n  http      {address}\n  database  {database}\n  state     {state_dir}\n  \
-                 replica   {replica}, {slots} slots\n  agents    {agents}",
-                env!("CARGO_PKG_VERSION")
-            ),
+            LogFormat::Text => {
+                let text = format!(
+                    "orch {} is ready\n  http      {address}\n  database  {database}\n  state     {state_dir}\n  \
+                     replica   {replica}, {slots} slots\n  agents    {agents}\n",
+                    env!("CARGO_PKG_VERSION")
+                );
+                // A stderr that nobody reads is no reason to fail.
+                let _ = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
+            }
         }
     }
 }

@@ -32,6 +32,8 @@ pub struct Embedded {
 /// Starts the embedded server of a state directory, or finds the one that an earlier `orch up` left running, and
 /// writes its `database-url`. Makes what is missing: the directory, an installation, the data.
 ///
+/// Dropped before it is done, it leaves nothing running but an `initdb`, which ends by itself.
+///
 /// # Errors
 /// A sentence that says what to do: another `orch up` uses it, no server can be had, the directory cannot be written,
 /// the data are of a version that is not installed.

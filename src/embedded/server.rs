@@ -99,13 +99,16 @@ pub(super) async fn launch(
         for setting in SETTINGS {
             command.args(["-c", setting]);
         }
-        let mut child = command
+        let child = command
             .stdin(lock.try_clone()?)
             .stdout(log.try_clone()?)
             .stderr(log.try_clone()?)
             .spawn()
             .with_context(|| format!("cannot start {}", installed.bin.join("postgres").display()))?;
-        if wait_until_it_answers(&mut child, password, port).await? {
+        let mut starting = Starting(Some(child));
+        if starting.answers(password, port).await?
+            && let Some(child) = starting.0.take()
+        {
             return Ok((port, child));
         }
         // It ended. If someone else took the port between our look and its start, another port will do.
@@ -143,20 +146,35 @@ pub(super) async fn stop(home: &Home, patience: Duration) -> anyhow::Result<()> 
     bail!("it does not end: look at {}", home.log().display())
 }
 
-/// Whether it answered (`true`) or ended before it did (`false`).
-async fn wait_until_it_answers(child: &mut Child, password: &str, port: u16) -> anyhow::Result<bool> {
-    let start = Instant::now();
-    loop {
-        if child.try_wait().context("cannot wait for the embedded Postgres")?.is_some() {
-            return Ok(false);
+/// A server that does not answer yet. Whoever stops waiting for it ends it.
+struct Starting(Option<Child>);
+
+impl Starting {
+    /// Whether it answered (`true`) or ended before it did (`false`).
+    async fn answers(&mut self, password: &str, port: u16) -> anyhow::Result<bool> {
+        let start = Instant::now();
+        while let Some(child) = &mut self.0 {
+            if child.try_wait().context("cannot wait for the embedded Postgres")?.is_some() {
+                return Ok(false);
+            }
+            if answers(password, port).await {
+                return Ok(true);
+            }
+            if start.elapsed() > PATIENCE {
+                bail!("the embedded Postgres takes too long to start: look at its log");
+            }
+            tokio::time::sleep(PAUSE).await;
         }
-        if answers(password, port).await {
-            return Ok(true);
+        Ok(false)
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        // The id is there only as long as the child was not collected, so that it is no other process's.
+        if let Some(pid) = self.0.as_ref().and_then(Child::id) {
+            let _ = kill(Pid::from_raw(pid as i32), Signal::SIGINT);
         }
-        if start.elapsed() > PATIENCE {
-            bail!("the embedded Postgres takes too long to start: look at its log");
-        }
-        tokio::time::sleep(PAUSE).await;
     }
 }
 

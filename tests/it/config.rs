@@ -1,8 +1,13 @@
 //! The settings as a user meets them: the real binary, `orch config check`, and the example in this repository.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
-use crate::support::Orch;
+use crate::support::{Orch, TestDb, eventually, http_get};
 
 #[tokio::test]
 async fn a_bad_configuration_is_refused_by_every_command_with_all_that_is_wrong() {
@@ -61,6 +66,24 @@ async fn no_password_is_ever_printed() {
         assert!(!output.status.success(), "{output:?}");
         assert!(output.stderr.contains("TLS") && !output.stderr.contains("hunter2"), "{output:?}");
     }
+}
+
+#[tokio::test]
+async fn a_replica_whose_log_nobody_reads_still_works_and_obeys() {
+    let db = TestDb::new().await;
+    let orch = Orch::on(&db);
+    orch.config("[agents.a]\ncommand = [\"true\"]\n");
+    let mut replica = orch.command(["up"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(replica.stderr.take());
+    eventually("the replica to be ready", async || {
+        http_get(orch.listen(), "/readyz").await.is_ok_and(|answer| answer.status == 200).then_some(())
+    })
+    .await;
+    orch.run(["enqueue", "a", "--wait"]).await.ok();
+    let pid = nix::unistd::Pid::from_raw(replica.id().unwrap() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(30), replica.wait()).await;
+    assert!(ended.expect("SIGTERM ends it").unwrap().success());
 }
 
 #[tokio::test]

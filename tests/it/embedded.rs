@@ -5,6 +5,7 @@ use std::{
     net::TcpListener,
     os::unix::fs::PermissionsExt as _,
     path::Path,
+    task::Poll,
 };
 
 use nix::{sys::signal, unistd::Pid};
@@ -198,6 +199,26 @@ async fn a_pid_file_whose_pid_is_anothers_does_not_keep_it_from_starting() {
     assert!(decoy.try_wait().unwrap().is_none(), "the decoy was signalled");
     decoy.kill().unwrap();
     decoy.wait().unwrap();
+}
+
+#[tokio::test]
+async fn a_start_that_is_given_up_leaves_nothing_running() {
+    let state = State::new();
+    state.start().await.stop().await.unwrap();
+    let pid_file = state.path("postgres/data/postmaster.pid");
+    let mut start = Box::pin(embedded::start(state.0.path()));
+    // Looked at before every step of the start: the file is there well before the server can answer.
+    std::future::poll_fn(|context| {
+        if pid_file.exists() {
+            return Poll::Ready(());
+        }
+        assert!(start.as_mut().poll(context).is_pending(), "it was ready before it began");
+        Poll::Pending
+    })
+    .await;
+    drop(start);
+    state.nothing_is_left().await;
+    state.start().await.stop().await.unwrap();
 }
 
 #[tokio::test]
