@@ -15,7 +15,9 @@ seen as materialized (
     select m.last_tick_at is null or m.last_tick_at < c.now - make_interval(secs => $1 / 2) as outage,
            m.timeline is not null and m.timeline <> c.timeline as failover,
            c.now, c.timeline
-      from orch.meta m cross join clock c
+      -- its one row; said, since a plan for the 630 rows of a table without statistics is worth compiling to Postgres,
+      -- which takes it half a second a tick
+      from (select last_tick_at, timeline from orch.meta limit 1) m cross join clock c
 ),
 ticked as (
     update orch.meta m
@@ -30,7 +32,7 @@ ticked as (
     returning m.wait_until
 )
 select exists (select from orch.replicas p where p.state = 'live'
-                and p.lease_until < c.now - make_interval(secs => $3)) as expired,
+                and p.lease_until < clock_timestamp() - make_interval(secs => $3)) as expired,
        exists (select from orch.agent_runs r join orch.replicas p using (replica_id)
                 where r.ended_at is null and p.state <> 'live') as orphaned,
        $4 and exists (select from orch.jobs j where j.impossible) as impossible,

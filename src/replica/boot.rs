@@ -131,6 +131,11 @@ impl Boot {
         &self.declared_dead
     }
 
+    /// Whether this boot is to end.
+    pub(super) fn is_over(&self) -> bool {
+        self.claiming.is_cancelled() || self.declared_dead.is_cancelled()
+    }
+
     /// When this boot is to end: it was told to stop, or declared dead.
     pub(super) async fn over(&self) {
         tokio::select! {

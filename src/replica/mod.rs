@@ -25,6 +25,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 pub use boot::Boot;
+use outage::Outage;
 pub use reap::{Done, Reaper};
 pub use state_dir::StateDir;
 use tokio::{sync::watch, task::JoinSet};
@@ -77,16 +78,29 @@ pub async fn run(start: Start, mut ready: impl FnMut(ReplicaId)) -> anyhow::Resu
     .context("start the spawner")?;
     // After the spawner, so that jobs get the limit that this process was given.
     raise_descriptor_limit();
+    let mut registered = false;
+    let mut outage = Outage::new("register anew", Duration::from_secs(5));
     let ended = loop {
-        match boot_once(&start, &spawner, &mut ready).await {
+        match boot_once(&start, &spawner, &mut registered, &mut ready).await {
             Ok(Ended::Stopped) => break Ok(()),
             // Declared dead: everything of the old name is over. What goes on is a new boot with a new name.
             Ok(Ended::DeclaredDead) => info!("registering anew after having been declared dead"),
+            // At the first start that is said, and that is that; who has been there waits until the database is back.
+            Err(error) if registered && is_unavailable(&error) && !start.shutdown.drain.is_cancelled() => {
+                tokio::select! {
+                    () = tokio::time::sleep(outage.failed(&format!("{error:#}"))) => {}
+                    () = start.shutdown.drain.cancelled() => break Ok(()),
+                }
+            }
             Err(error) => break Err(error),
         }
     };
     spawner.shutdown().await;
     ended
+}
+
+fn is_unavailable(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<crate::db::Error>().is_some_and(crate::db::Error::is_ambiguous)
 }
 
 /// A live run holds a socket here, and the usual soft limit of 1,024 is for programs that use `select`.
@@ -107,10 +121,12 @@ enum Ended {
 async fn boot_once(
     start: &Start,
     spawner: &shim::client::Spawner,
+    registered: &mut bool,
     ready: &mut impl FnMut(ReplicaId),
 ) -> anyhow::Result<Ended> {
     let (boot, queues) = Boot::new(start, spawner.clone());
     let former = boot.register().await?;
+    *registered = true;
     let mut loops = JoinSet::new();
     // Renewals begin with the registration: settling a former boot's runs may take longer than a lease.
     let renewals = renew::spawn(&boot, start.renewals.clone()).context("start the renewal thread")?;
@@ -132,7 +148,9 @@ async fn boot_once(
     loops.spawn(claim::run(boot.clone()));
     loops.spawn(cancel::run(boot.clone()));
     loops.spawn(boot.clone().follow_agents());
-    ready(boot.replica_id());
+    if !boot.is_over() {
+        ready(boot.replica_id());
+    }
 
     let broken = tokio::select! {
         // The loops end once they are told to: that is looked at first.

@@ -1,11 +1,16 @@
 //! The start: ends what former boots of this state directory left running, and settles it.
 //!
+//! Claiming waits until nothing of an earlier boot lives, but not for ever until each of its runs is settled: the
+//! database may refuse one, and one bad row stops nobody. What is not settled in time is tried further beside the
+//! claims, and the former boot's lease decides.
+//!
 //! The evidence is the shim's lock, the sweep and `exit.json`, and only where the kernel says that this is the same
 //! directory, in the same pid namespace, in the same boot of the machine. No row is requeued while its run's lock is held.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use futures_util::{StreamExt as _, stream};
+use futures_util::{StreamExt as _, future, stream};
+use tokio::{task::JoinHandle, time::timeout};
 use tracing::{info, warn};
 
 use super::{Boot, give_up, launch, outcome, settle};
@@ -20,6 +25,9 @@ use crate::{
 
 /// How many runs are ended side by side.
 const SIDE_BY_SIDE: usize = 64;
+
+/// How long the start waits for the settles, once nothing lives any more: a refused one is told after its first answer.
+const SETTLED_WITHIN: Duration = Duration::from_secs(15);
 
 /// A run that a former boot left open, and what it ran.
 struct Left {
@@ -50,10 +58,19 @@ pub(super) async fn former_boots(boot: &Arc<Boot>, former: Vec<Other>) -> anyhow
     for run_id in left.keys() {
         dirs.entry(*run_id).or_insert_with(|| RunDir::new(&boot.settings().state_dir, *run_id));
     }
-    stream::iter(dirs)
+    let settles: Vec<JoinHandle<()>> = stream::iter(dirs)
         .map(|(run_id, dir)| (dir, left.remove(&run_id)))
-        .for_each_concurrent(SIDE_BY_SIDE, |(dir, left)| end_and_settle(boot, dir, left))
+        .map(|(dir, left)| end(boot, dir, left))
+        .buffer_unordered(SIDE_BY_SIDE)
+        .filter_map(async |settle| settle)
+        .collect()
         .await;
+    // Tasks of their own: those that are not done in time go on.
+    let tasks = settles.len();
+    if timeout(SETTLED_WITHIN, future::join_all(settles)).await.is_err() {
+        warn!(runs = tasks, "not every run of an earlier boot is settled yet; going on while that is tried further");
+        return Ok(());
+    }
     for other in former.iter().filter(|other| other.live) {
         if boot.identity().is_evidence_for(&other.state_dir_id, &other.boot_id) {
             boot.db().supersede_replica(other.replica_id, &other.state_dir_id).await?;
@@ -66,13 +83,14 @@ pub(super) async fn former_boots(boot: &Arc<Boot>, former: Vec<Other>) -> anyhow
     Ok(())
 }
 
-async fn end_and_settle(boot: &Arc<Boot>, dir: RunDir, left: Option<Left>) {
+/// Makes sure that nothing of a run lives, and begins to settle it, if there is anything to settle.
+async fn end(boot: &Arc<Boot>, dir: RunDir, left: Option<Left>) -> Option<JoinHandle<()>> {
     let run_id = dir.run_id();
     let remains = give_up::make_sure_nothing_lives(&dir, boot.settings().kill_grace).await;
     let Some(Left { owned, agent, evidence }) = left else {
         // Nobody waits for it any more: settled before, or of another database.
         launch::retire(dir).await;
-        return;
+        return None;
     };
     let agents = boot.agents();
     let success_codes = agents.get(&agent).map_or(&[0][..], |agent| &agent.success_codes);
@@ -81,7 +99,7 @@ async fn end_and_settle(boot: &Arc<Boot>, dir: RunDir, left: Option<Left>) {
         Some(exit) => outcome::judge(&exit, success_codes, ClosedBy::Successor, None),
         None if !evidence => {
             warn!(%run_id, "no evidence here about this run; the lease of its replica decides");
-            return;
+            return None;
         }
         None if remains.never_began => {
             Ending::bare(Outcome::Interrupted, ClosedBy::Successor, "the replica restarted before the run began")
@@ -91,8 +109,12 @@ async fn end_and_settle(boot: &Arc<Boot>, dir: RunDir, left: Option<Left>) {
             Ending::bare(Outcome::Interrupted, ClosedBy::Successor, error)
         }
     };
-    let (job_id, outcome) = (owned.job_id(), ending.outcome);
-    if let Some(next) = settle::settle(boot, owned.ended(ending)).await {
+    Some(tokio::spawn(settle_and_retire(boot.clone(), owned, ending, dir)))
+}
+
+async fn settle_and_retire(boot: Arc<Boot>, owned: Owned, ending: Ending, dir: RunDir) {
+    let (job_id, run_id, outcome) = (owned.job_id(), owned.run_id(), ending.outcome);
+    if let Some(next) = settle::settle(&boot, owned.ended(ending)).await {
         info!(%job_id, %run_id, %outcome, %next, "settled a run of an earlier boot");
     } else {
         info!(%job_id, %run_id, "a run of an earlier boot had been settled already");

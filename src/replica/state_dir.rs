@@ -92,7 +92,10 @@ impl StateDir {
                 return Err(error).with_context(|| format!("failed to lock the state directory; {}", advice()));
             }
         }
-        lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).context("failed to write the lock")?;
+        // For people: a full disk must not keep a replica from ending and settling what an earlier boot left.
+        if let Err(error) = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())) {
+            tracing::warn!(%error, "failed to write the pid into the state directory's lock");
+        }
         let id =
             read_or_make_id(&path.join("id")).with_context(|| format!("failed to name the directory; {}", advice()))?;
         let meta = lock.metadata().context("failed to look at the lock file")?;

@@ -122,7 +122,6 @@ async fn while_jobs_is_locked_the_lease_is_renewed_and_the_server_keeps_no_state
     migration.rollback().await.unwrap();
     let job = script(&client, "true").await;
     until(&client, job, "succeeded").await;
-    assert_eq!(replica.log().matches("failed to renew the lease").count(), 0, "{}", replica.log());
     assert_eq!(replica.log().matches("failed to compare the live runs").count(), 1, "{}", replica.log());
 }
 
@@ -166,4 +165,60 @@ async fn agents_read_again_while_the_database_refuses_are_registered_once_it_doe
         client.query_opt("select 1 from orch.agents where name = 'late'", &[]).await.unwrap().map(drop)
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_run_of_an_earlier_boot_that_the_database_refuses_to_settle_keeps_no_start_waiting() {
+    let test = TestDb::new().await;
+    let client = test.client().await;
+    let orch = place(&test);
+    let replica = orch.up().await;
+    let bad = script(&client, "sleep 1000").await;
+    until(&client, bad, "running").await;
+    replica.kill().await;
+    client
+        .batch_execute(&format!(
+            "alter table orch.jobs add constraint for_ever check (id <> {bad} or status = 'running') not valid"
+        ))
+        .await
+        .unwrap();
+    let job = script(&client, "true").await;
+    let replica = orch.up().await;
+    until(&client, job, "succeeded").await;
+    assert!(replica.log().contains("refuses to settle"), "{}", replica.log());
+    client.batch_execute("alter table orch.jobs drop constraint for_ever").await.unwrap();
+    // Tried further, and settled as what the refusal made of it.
+    until(&client, bad, "failed").await;
+    assert_eq!(number(&client, "select count(*) from orch.agent_runs where ended_at is null").await, 0);
+    no_violation(&client).await;
+}
+
+#[tokio::test]
+async fn a_replica_declared_dead_while_the_database_goes_away_is_there_again_when_it_is_back() {
+    let test = TestDb::new().await;
+    let client = test.client().await;
+    let orch = place(&test);
+    let replica = orch.up().await;
+    let job = script(&client, "test \"$ORCH_ATTEMPT\" = 2 || sleep 1000").await;
+    until(&client, job, "running").await;
+    // Registering needs this table, renewing does not.
+    let (mut other, watcher) = (test.client().await, test.client().await);
+    let away = other.transaction().await.unwrap();
+    away.batch_execute("lock table orch.agents").await.unwrap();
+    client.batch_execute("update orch.replicas set state = 'dead'").await.unwrap();
+    eventually("the replica to register anew", async || {
+        let waiting =
+            "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'
+                          and query like '%orch.agents%'";
+        (number(&watcher, waiting).await > 0).then_some(())
+    })
+    .await;
+    let stop = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+                 where datname = current_database() and wait_event_type = 'Lock'";
+    number(&watcher, stop).await;
+    eventually("the failure to be told", async || replica.log().contains("failed to register anew").then_some(()))
+        .await;
+    away.rollback().await.unwrap();
+    until(&client, job, "succeeded").await;
+    no_violation(&client).await;
 }

@@ -232,3 +232,27 @@ async fn execute(client: &Client, name: &str, args: &str) {
     client.batch_execute(&run).await.unwrap_or_else(|error| panic!("{run}: {error:?}"));
     client.batch_execute("deallocate executed").await.unwrap();
 }
+
+#[tokio::test]
+async fn on_a_database_without_statistics_no_loops_statement_is_worth_compiling() {
+    let db = TestDb::new().await;
+    let client = db.client().await;
+    // What a database looks like in its first minutes, before anything was ever analyzed.
+    client
+        .batch_execute(
+            "select orch.enqueue('a') from generate_series(1, 1000); set jit = on; set jit_above_cost = 100000",
+        )
+        .await
+        .unwrap();
+    let me = "'00000000-0000-7000-8000-0000000000aa'";
+    for (name, args) in [
+        ("reaper/tick", "(60, 5, 5, true)".to_owned()),
+        ("reaper/find_ownerless", "(0, 2000)".to_owned()),
+        ("replicas/renew", format!("({me}, 60)")),
+        ("runs/cancelled", format!("({me})")),
+        ("runs/claim", format!("({me}, array[gen_random_uuid()], '{{a}}', true, 'h', 'b', '{{}}', null)")),
+    ] {
+        let plans = plans(&client, name, &args).await;
+        assert!(!plans.contains("JIT:"), "half a second of the server for each sql/{name}.sql:\n{plans}");
+    }
+}
