@@ -50,8 +50,10 @@ decided as materialized (
          l.outcome, l.cancel_pending, l.failures, l.lost_count, l.transient_count, l.interrupted_count, r.rules,
          coalesce(l.lasted, extract(epoch from clock_timestamp() - r.spawned_at)::double precision, 0),
          l.retry_at, l.jitter,
-         coalesce(m.wait_until_set_at
-                  > clock_timestamp() - make_interval(secs => 2 * (r.rules ->> 'lease')::double precision), false)) d
+         -- what a reap finds soon after an outage is nobody's fault; a shim whose death its owner saw is another matter
+         l.closed_by = 'reap' and coalesce(
+             m.wait_until_set_at > clock_timestamp() - make_interval(secs => 2 * (r.rules ->> 'lease')::double precision),
+             false)) d
 ),
 left_running as (
     update orch.jobs j

@@ -376,3 +376,19 @@ async fn claims_of_many_never_take_one_job_twice() {
     assert_eq!((count, all.len()), (300, 300));
     no_violation(&client).await;
 }
+
+#[tokio::test]
+async fn a_shim_whose_death_its_owner_saw_counts_as_a_loss_also_soon_after_an_outage() {
+    let test = TestDb::new().await;
+    let (db, client) = (test.db(), test.client().await);
+    client.batch_execute("update orch.meta set wait_until_set_at = clock_timestamp()").await.unwrap();
+    for (closed_by, counted) in [(ClosedBy::Owner, 1), (ClosedBy::Reap, 1)] {
+        if closed_by == ClosedBy::Owner {
+            enqueue(&client, 1).await;
+        }
+        let claimed = claim(&db, &register(&db).await, 1).await.remove(0);
+        db.settle_runs(vec![claimed.owned.ended(Ending::bare(Outcome::Lost, closed_by, "lost"))]).await.unwrap();
+        let count: i32 = client.query_one("select lost_count from orch.jobs", &[]).await.unwrap().get(0);
+        assert_eq!(count, counted, "{closed_by}");
+    }
+}
