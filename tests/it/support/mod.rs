@@ -8,10 +8,10 @@
 mod capability;
 mod container;
 mod database;
+mod embedded;
 mod eventually;
 mod http;
 mod leftover;
-mod local;
 mod orch;
 mod server;
 mod sweep;

@@ -14,9 +14,9 @@ use tokio_postgres::{Client, Config, NoTls};
 use super::{
     container::{self, ContainerServer},
     database,
+    embedded::{self, EmbeddedServer},
     eventually::PATIENCE,
     leftover::{TAG, remove_marks_of_the_gone, say, take_mark},
-    local::{self, LocalServer},
 };
 
 /// Settings of every server that the suite starts: no durability, and connections enough for tests in parallel.
@@ -50,7 +50,7 @@ pub(crate) struct Server {
 enum Kind {
     Given,
     Container(Box<ContainerServer>),
-    Local(LocalServer),
+    Embedded(Box<EmbeddedServer>),
 }
 
 static SERVER: OnceLock<Result<Server, String>> = OnceLock::new();
@@ -110,12 +110,20 @@ fn stop_at_exit() {
 async fn live(ready: &std::sync::mpsc::Sender<Result<Config, String>>, mut inbox: mpsc::UnboundedReceiver<Request>) {
     let mark = take_mark();
     remove_marks_of_the_gone();
-    let (mut kind, config) = match choose().await {
+    let (kind, config) = match choose().await {
         Ok(choice) => choice,
         Err(why) => return drop(ready.send(Err(why))),
     };
-    match connect_patiently(&config, &mut kind).await {
+    match connect_patiently(&config, &kind).await {
         Ok(client) => {
+            let version = client.query_one("select current_setting('server_version')", &[]).await;
+            let version = version.map_or_else(|error| error.to_string(), |row| row.get(0));
+            if let Kind::Embedded(_) = kind
+                && let Err(error) = EmbeddedServer::hurry(&client).await
+            {
+                say(&format!("the test server stays durable, and slow: {error}"));
+            }
+            say(&format!("test server: Postgres {version}"));
             drop(ready.send(Ok(config.clone())));
             database::serve(&client, &config, &mut inbox).await;
         }
@@ -124,7 +132,7 @@ async fn live(ready: &std::sync::mpsc::Sender<Result<Config, String>>, mut inbox
     match kind {
         Kind::Given => {}
         Kind::Container(server) => server.stop().await,
-        Kind::Local(server) => server.stop(),
+        Kind::Embedded(server) => server.stop().await,
     }
     drop(mark);
 }
@@ -140,20 +148,24 @@ async fn choose() -> Result<(Kind, Config), String> {
         say(&format!("test server: ORCH_TEST_DATABASE_URL, {:?}", given.get_hosts()));
         return Ok((Kind::Given, given));
     }
-    let mut why = "as ORCH_TEST_PG_BIN says".to_owned();
-    if std::env::var_os("ORCH_TEST_PG_BIN").is_none() {
-        match containerized(&mut config).await {
+    let wish = std::env::var("ORCH_TEST_SERVER").ok();
+    let why = match wish.as_deref() {
+        Some("embedded") => "as ORCH_TEST_SERVER says".to_owned(),
+        None | Some("container") => match containerized(&mut config).await {
             Ok(kind) => return Ok((kind, config)),
-            // Where everything is required, a silent second choice would hide that containers do not work.
-            Err(refusal) if std::env::var("ORCH_TEST_REQUIRE").as_deref() == Ok("all") => return Err(refusal),
-            Err(refusal) => why = refusal,
-        }
-    }
-    local::remove_leftovers();
-    let server = LocalServer::start()?;
-    say(&format!("test server: {} on 127.0.0.1:{}; {why}", server.bin().display(), server.port));
-    config.host("127.0.0.1").port(server.port);
-    Ok((Kind::Local(server), config))
+            // A wish is not met by something else, and where everything is required containers are, too.
+            Err(refusal) if wish.is_some() || std::env::var("ORCH_TEST_REQUIRE").as_deref() == Ok("all") => {
+                return Err(refusal);
+            }
+            Err(refusal) => refusal,
+        },
+        Some(other) => return Err(format!("ORCH_TEST_SERVER is {other:?}: say container or embedded")),
+    };
+    embedded::remove_leftovers();
+    let server = EmbeddedServer::start().await?;
+    say(&format!("test server: embedded, {:?}; {why}", server.config.get_ports()));
+    let config = server.config.clone();
+    Ok((Kind::Embedded(Box::new(server)), config))
 }
 
 async fn containerized(config: &mut Config) -> Result<Kind, String> {
@@ -167,7 +179,7 @@ async fn containerized(config: &mut Config) -> Result<Kind, String> {
     Ok(Kind::Container(Box::new(server)))
 }
 
-async fn connect_patiently(config: &Config, kind: &mut Kind) -> Result<Client, String> {
+async fn connect_patiently(config: &Config, kind: &Kind) -> Result<Client, String> {
     let start = std::time::Instant::now();
     loop {
         let error = match config.connect(NoTls).await {
@@ -178,15 +190,14 @@ async fn connect_patiently(config: &Config, kind: &mut Kind) -> Result<Client, S
             Err(error) => error,
         };
         let ended = match kind {
-            Kind::Given => true,
+            // These have answered before, or somebody else answers for them.
+            Kind::Given | Kind::Embedded(_) => true,
             Kind::Container(_) => false,
-            Kind::Local(server) => server.has_ended(),
         };
         if ended || start.elapsed() > PATIENCE * 2 {
             let log = match kind {
-                Kind::Given => String::new(),
+                Kind::Given | Kind::Embedded(_) => String::new(),
                 Kind::Container(server) => server.log().await,
-                Kind::Local(server) => server.log(),
             };
             return Err(format!("{error:?}\n{log}"));
         }
