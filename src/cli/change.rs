@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{
     context::{Context, explain},
-    exit::{Exit, say},
+    exit::{Exit, remark, say},
     output,
     select::FilterFlags,
 };
@@ -145,9 +145,9 @@ fn finish(context: &Context, change: Change, answer: &Answer) -> anyhow::Result<
     if context.json {
         output::document(answer)?;
     } else if answer.dry_run {
-        eprintln!("{} jobs would be {done}; nothing was changed", answer.changed.len());
+        remark(&format!("{} jobs would be {done}; nothing was changed", answer.changed.len()));
     } else if answer.changed.is_empty() && answer.refused.is_empty() {
-        eprintln!("no job matches; nothing was changed");
+        remark("no job matches; nothing was changed");
     }
     Ok(Exit::from_success(answer.refused.is_empty()))
 }

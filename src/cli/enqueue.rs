@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::{
     context::{Context, explain},
-    exit::Exit,
+    exit::{Exit, remark},
     logs::Follower,
     output, wait,
     when::{parse_positive_span, parse_when},
@@ -98,7 +98,7 @@ pub(super) async fn run(context: &Context, args: EnqueueArgs) -> anyhow::Result<
     let id = db.enqueue_job(&job).await.map_err(|error| refusal(&error))?;
     // With --follow, stdout belongs to the job's output.
     if args.follow {
-        eprintln!("job {id}");
+        remark(&format!("job {id}"));
     } else {
         show(context, id)?;
     }

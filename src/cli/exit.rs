@@ -72,6 +72,12 @@ pub(super) fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// A line for people, on stderr, beside the data. Nobody has to read it.
+pub(super) fn remark(line: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 /// One line on stderr. A stderr that is gone is no reason to fail.
 pub(super) fn say(sentence: &str) {
     use std::io::Write as _;

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{
     context::{Context, explain},
-    exit::Exit,
+    exit::{Exit, remark},
     output::{self, NONE, cut},
     select::FilterFlags,
     when::short,
@@ -48,7 +48,7 @@ pub(super) async fn run(context: &Context, args: JobsArgs) -> anyhow::Result<Exi
         return Ok(Exit::Done);
     }
     if jobs.is_empty() {
-        eprintln!("no job matches");
+        remark("no job matches");
         return Ok(Exit::Done);
     }
     let header = ["ID", "STATUS", "PROJECT", "AGENT", "PRIORITY", "ATTEMPT", "AGE", "NOTE"];
@@ -66,7 +66,7 @@ pub(super) async fn run(context: &Context, args: JobsArgs) -> anyhow::Result<Exi
     });
     output::table(header, rows)?;
     if let Some(next) = next {
-        eprintln!("more: --before {next}");
+        remark(&format!("more: --before {next}"));
     }
     Ok(Exit::Done)
 }

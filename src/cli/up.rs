@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     context::{Context, explain, place, switches},
-    exit::Exit,
+    exit::{Exit, say},
 };
 use crate::{
     config::{self, Database, LogFormat, Settings, Source},
@@ -37,9 +37,19 @@ pub(super) struct UpArgs {}
 
 pub(super) fn run(context: Context, _: UpArgs) -> anyhow::Result<Exit> {
     telemetry::init(context.settings.log_format);
+    end_with_a_panic();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(up(context.settings))?;
     Ok(Exit::Done)
+}
+
+/// A panic is a bug, and a replica that goes on without one of its tasks would hold what that task held. It ends at once
+/// instead; its runs go on, and the next start settles them.
+fn end_with_a_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        say(&format!("a bug ended this replica: {panic}; its runs go on, start it again"));
+        std::process::abort();
+    }));
 }
 
 async fn up(settings: Settings) -> anyhow::Result<()> {
