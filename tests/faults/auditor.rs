@@ -62,6 +62,11 @@ impl Auditor {
         }
     }
 
+    /// What was seen so far that must not be.
+    pub(crate) fn seen(&self) -> Vec<String> {
+        lock(&self.book).found.clone()
+    }
+
     /// Stops, and says what was seen that must not be. It must have looked at least once.
     pub(crate) fn stop(&self) -> Vec<String> {
         self.task.abort();

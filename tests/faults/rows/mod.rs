@@ -1,5 +1,6 @@
 //! The rows, a file each; `table` says which are run and what they need.
 
+pub(crate) mod judges;
 pub(crate) mod r01_incident;
 pub(crate) mod r02_dead_owner;
 pub(crate) mod r10_shim_killed;
