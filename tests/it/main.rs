@@ -19,6 +19,7 @@ mod http_load;
 mod played;
 mod reaper;
 mod replica;
+mod replica_settle;
 mod replica_trouble;
 mod runs;
 mod schema;
