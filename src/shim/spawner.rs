@@ -151,7 +151,8 @@ impl Spawner {
         });
         let channel = passed.next();
         drop(passed);
-        if length == 0 {
+        // Looked at again, since this process may have been stopped for long between the poll and here.
+        if length == 0 || self.is_replica_gone()? {
             return Ok(false);
         }
         let run_id = str::from_utf8(&text[..length]).ok().and_then(|text| text.parse().ok());
@@ -159,6 +160,12 @@ impl Spawner {
             self.start(run_id, UnixStream::from(channel));
         }
         Ok(true)
+    }
+
+    fn is_replica_gone(&self) -> nix::Result<bool> {
+        let mut socket = [PollFd::new(self.socket.as_fd(), PollFlags::empty())];
+        poll(&mut socket, PollTimeout::ZERO)?;
+        Ok(socket[0].any().unwrap_or(true))
     }
 
     fn start(&mut self, run_id: RunId, mut channel: UnixStream) {

@@ -74,6 +74,9 @@ struct Run<'a> {
     candidate: Option<Started>,
     timeout_at: Option<Duration>,
     ending: Option<Ending>,
+    /// Whether those who outlived the main process have been looked at.
+    is_followed: bool,
+    told: HashSet<Known>,
     killed: HashSet<Known>,
     exit: Exit,
 }
@@ -116,6 +119,8 @@ pub(super) fn tend(
         candidate: None,
         timeout_at: None,
         ending: None,
+        is_followed: false,
+        told: HashSet::new(),
         killed: HashSet::new(),
         exit: Exit::new(spec.run_id),
     };
@@ -291,7 +296,7 @@ impl Run<'_> {
         if self.main_end.is_none() {
             self.exit.cause = cause;
         }
-        self.tree.terminate(self.main);
+        self.tree.terminate(self.main, &mut self.told);
         self.ending = Some(Ending { kill_at, first_kill_at: None });
     }
 
@@ -300,9 +305,15 @@ impl Run<'_> {
         if self.ending.is_none() && self.timeout_at.is_some_and(|at| at <= now()) && self.main_end.is_none() {
             self.end(Cause::TimedOut, grace);
         }
-        if self.main_end.is_some() && self.ending.is_none() && !self.is_tree_empty() {
+        if self.main_end.is_some() && !self.is_followed && !self.is_tree_empty() {
+            self.is_followed = true;
             self.count();
-            self.end(Cause::Exited, grace.min(LEFTOVER_GRACE));
+            match (&self.ending, &self.tree) {
+                (None, _) => self.end(Cause::Exited, grace.min(LEFTOVER_GRACE)),
+                (Some(_), Tree::Pidns(_)) => {}
+                // Whoever was being forked when the others were told. They keep the grace that was given to all.
+                (Some(_), _) => self.tree.terminate(self.main, &mut self.told),
+            }
         }
         if self.ending.as_ref().is_some_and(|ending| ending.kill_at <= now()) {
             self.count();

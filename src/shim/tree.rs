@@ -196,27 +196,36 @@ impl Tree {
         }
     }
 
-    /// TERM to all of it. `main` is the main process while it is not reaped.
-    pub(super) fn terminate(&self, main: Option<Pid>) {
+    /// TERM to all of it that is not among those `told`, who are added. `main` is the main process while it is not
+    /// reaped. Nobody is told twice: a second TERM means "at once" to some programs.
+    pub(super) fn terminate(&self, main: Option<Pid>, told: &mut HashSet<Known>) {
+        // A process group is told as one, also its members that are being forked.
+        if let Some(main) = main {
+            signal_group(main, Signal::SIGTERM);
+        }
+        let mut tell = |process: &Process| {
+            let is_told = told.len() >= process::DESCENDANTS_MAX || !told.insert((process.pid, process.started));
+            if !is_told && (main.is_none() || getpgid(Some(Pid::from_raw(process.pid))).ok() != main) {
+                process.signal(Signal::SIGTERM);
+            }
+        };
         match self {
+            // All of it but the init, as one.
             Self::Pidns(init) => init.terminate(),
             Self::Cgroup { group, .. } => {
-                group.each(|process| {
-                    let _ = process.signal(Signal::SIGTERM);
-                });
+                group.each(&mut tell);
                 // Whoever had the right to leave the group is still below the shim.
-                signal_descendants(Signal::SIGTERM, |pid| !group.contains(pid));
+                each_descendant(tell);
             }
-            Self::Sweep => {
-                signal_group(main, Signal::SIGTERM);
-                // Those of the process group have it already; a second TERM means "at once" to some programs.
-                signal_descendants(Signal::SIGTERM, |pid| getpgid(Some(pid)).ok() != main);
-            }
+            Self::Sweep => each_descendant(tell),
         }
     }
 
     /// KILL to all of it.
     pub(super) fn kill(&self, main: Option<Pid>) {
+        let kill_it = |process: &Process| {
+            process.signal(Signal::SIGKILL);
+        };
         match self {
             Self::Pidns(init) if !init.is_reaped => {
                 let _ = kill(init.pid, Signal::SIGKILL);
@@ -224,11 +233,13 @@ impl Tree {
             Self::Pidns(_) => {}
             Self::Cgroup { group, .. } => {
                 drop(group.kill());
-                signal_descendants(Signal::SIGKILL, |_| true);
+                each_descendant(kill_it);
             }
             Self::Sweep => {
-                signal_group(main, Signal::SIGKILL);
-                signal_descendants(Signal::SIGKILL, |_| true);
+                if let Some(main) = main {
+                    signal_group(main, Signal::SIGKILL);
+                }
+                each_descendant(kill_it);
             }
         }
     }
@@ -277,21 +288,18 @@ fn known(root: Pid) -> impl Iterator<Item = Known> {
     process::descendants(root.as_raw()).into_iter().map(|stat| (stat.pid, stat.started))
 }
 
-fn signal_group(main: Option<Pid>, signal: Signal) {
-    if let Some(main) = main {
-        // Not reaped, so the group can be no one else's. It may not have made its group yet.
-        let _ = killpg(main, signal).or_else(|_| kill(main, signal));
-    }
+/// Signals the main process' group. It is not reaped, so the group can be no one else's; it may not be made yet.
+fn signal_group(main: Pid, signal: Signal) {
+    let _ = killpg(main, signal).or_else(|_| kill(main, signal));
 }
 
-/// Signals those below the shim that `choose` names, each held so that no stranger with its pid is meant.
-fn signal_descendants(signal: Signal, choose: impl Fn(Pid) -> bool) {
+/// Visits those below the shim, each held so that no stranger with its pid is meant.
+fn each_descendant(mut visit: impl FnMut(&Process)) {
     for (pid, started) in known(getpid()) {
         if let Some(process) = Process::hold(pid)
             && process.started == started
-            && choose(Pid::from_raw(pid))
         {
-            process.signal(signal);
+            visit(&process);
         }
     }
 }

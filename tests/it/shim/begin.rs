@@ -123,7 +123,7 @@ async fn standard_output_and_standard_error_keep_their_order() {
 async fn the_pid_is_the_main_process_and_the_secrets_are_gone_once_it_runs() {
     let stand = Stand::new().await;
     for containment in Containment::ALL {
-        let spec = super::stand::contained(*containment, "exec sleep 1000");
+        let spec = Spec { containment: Some(*containment), ..spec(words(&["/bin/sleep", "1000"])) };
         let mut launched = stand.launch(&spec).await;
         let started = launched.handle.started().await.unwrap();
         let stat = fs::read_to_string(format!("/proc/{}/stat", started.pid)).unwrap();

@@ -11,7 +11,7 @@ use orch::{
     },
 };
 
-use super::stand::{LONG, Launched, Stand, contained, is_alive, kill, lock_is_free, processes_of, text_of};
+use super::stand::{LONG, Launched, Stand, contained, is_alive, kill, lock_is_free, processes_of, stop, text_of};
 use crate::support::eventually;
 
 /// From TERM to KILL in these tests.
@@ -129,7 +129,7 @@ async fn a_killed_shim_takes_its_program_along_and_the_sweep_finds_the_rest() {
         let mut launched = launch_hiders(&stand, &spec).await;
         let started = launched.handle.started().await.unwrap();
         // The second subreaper would end some of them too; the sweep alone must do.
-        kill(stand.spawner.pid().unwrap(), Signal::SIGSTOP);
+        stop(stand.spawner.pid().unwrap()).await;
         kill(launched.shim(), Signal::SIGKILL);
         assert_eq!(tokio::time::timeout(LONG, launched.handle.ended()).await.unwrap(), Ended::ShimGone);
         assert!(attach(&launched.dir).await.unwrap().is_none());

@@ -16,7 +16,7 @@ use orch::{
 };
 
 use super::stand::{
-    LONG, Stand, contained, exe, holder_of_lock, is_alive, kill, lock_is_free, processes_of, sh, spec, text_of,
+    LONG, Stand, contained, exe, holder_of_lock, is_alive, kill, lock_is_free, processes_of, sh, spec, stop, text_of,
 };
 use crate::support::eventually;
 
@@ -160,7 +160,7 @@ async fn a_request_left_in_a_stopped_spawner_starts_nothing_once_its_replica_is_
     dir.create(&spec, b"").unwrap();
     let spawner = Spawner::start(exe(), stand.path().to_owned(), Duration::from_millis(100)).await.unwrap();
     let pid = spawner.pid().unwrap();
-    kill(pid, Signal::SIGSTOP);
+    stop(pid).await;
     let handle = spawner.launch(&dir).await.unwrap();
     // The replica is gone: its ends of the sockets are closed, its spawner sleeps on the request.
     drop(handle);
@@ -179,7 +179,7 @@ async fn a_successor_does_not_wait_for_ever_for_a_stopped_spawner() {
     let stand = Stand::new().await;
     let old = stand.spawner.pid().unwrap();
     assert_eq!(holder_of_lock(&stand.path().join("spawner.lock")), Some(old));
-    kill(old, Signal::SIGSTOP);
+    stop(old).await;
     let began = Instant::now();
     let next = Spawner::start(exe(), stand.path().to_owned(), Duration::from_millis(200)).await.unwrap();
     assert!(began.elapsed() >= Duration::from_millis(200));
@@ -288,7 +288,7 @@ async fn a_note_that_cannot_be_read_hides_no_process() {
         let spec = contained(*containment, "setsid -f sleep 1000; echo > ready; sleep 1000");
         let launched = stand.launch(&spec).await;
         text_of(&launched.dir.job_path().join("ready")).await;
-        kill(stand.spawner.pid().unwrap(), Signal::SIGSTOP);
+        stop(stand.spawner.pid().unwrap()).await;
         kill(launched.shim(), Signal::SIGKILL);
         lock_is_free(&launched.dir).await;
         // What a crash of the machine may leave of a file.

@@ -206,3 +206,13 @@ pub(crate) async fn text_of(path: &Path) -> String {
 pub(crate) fn kill(pid: i32, signal: nix::sys::signal::Signal) {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
 }
+
+/// Stops a process, and waits until it stands.
+pub(crate) async fn stop(pid: i32) {
+    kill(pid, nix::sys::signal::Signal::SIGSTOP);
+    eventually("a process to stand", async || {
+        let line = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        line.rsplit(')').next()?.trim_start().starts_with('T').then_some(())
+    })
+    .await;
+}
