@@ -44,10 +44,12 @@ locked as materialized (
 decided as materialized (
     select l.*, d.*
       from locked l
-      join orch.agent_runs r on r.run_id = l.run_id
+      -- a run whose row somebody deleted is settled all the same, by what its job says
+      left join orch.agent_runs r on r.run_id = l.run_id
      cross join orch.meta m
      cross join lateral orch.settle_rule(
-         l.outcome, l.cancel_pending, l.failures, l.lost_count, l.transient_count, l.interrupted_count, r.rules,
+         l.outcome, l.cancel_pending, l.failures, l.lost_count, l.transient_count, l.interrupted_count,
+         coalesce(r.rules, '{}'),
          coalesce(l.lasted, extract(epoch from clock_timestamp() - r.spawned_at)::double precision, 0),
          l.retry_at, l.jitter,
          -- what a reap finds soon after an outage is nobody's fault; a shim whose death its owner saw is another matter

@@ -190,6 +190,9 @@ async fn drain(boot: &Arc<Boot>, shutdown: &Shutdown) -> bool {
     let grace = boot.settings().drain_grace;
     if live > 0 && !boot.declared_dead().is_cancelled() {
         info!(live, grace_ms = grace.as_millis() as u64, "draining: waiting for live runs");
+        // For whoever looks; nothing waits for it.
+        let (told, id) = (boot.db().clone(), boot.replica_id());
+        tokio::spawn(async move { told.drain_replica(id).await });
         tokio::select! {
             () = boot.local().empty() => return true,
             () = tokio::time::sleep(grace) => {}

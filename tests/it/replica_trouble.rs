@@ -1,12 +1,14 @@
 //! A replica in trouble, as the real binary: what arrives late, what cannot be read, what somebody holds locked.
 
+use std::time::Duration;
+
 use nix::sys::signal::Signal;
 use tokio_postgres::Client;
 
 use crate::{
     replica::{AGENTS, place, script, text, until},
     runs::no_violation,
-    support::{Orch, TestDb, eventually},
+    support::{Orch, TestDb, eventually, eventually_within},
 };
 
 async fn number(client: &Client, query: &str) -> i64 {
@@ -62,8 +64,10 @@ async fn an_end_that_cannot_be_read_stops_no_start() {
     let client = test.client().await;
     let orch = place(&test);
     let replica = orch.up().await;
-    let job = script(&client, "test \"$ORCH_ATTEMPT\" = 2 || sleep 0.1").await;
-    until(&client, job, "running").await;
+    let begun = orch.path("begun");
+    let job = script(&client, &format!("touch {}; test \"$ORCH_ATTEMPT\" = 2 || sleep 0.1", begun.display())).await;
+    // Killed any earlier, the replica may not have asked for the start yet.
+    eventually("the run to begin", async || begun.exists().then_some(())).await;
     replica.kill().await;
     let exit = open_run(&client, &orch).await.join("exit.json");
     eventually("the run to end", async || exit.exists().then_some(())).await;
@@ -187,8 +191,12 @@ async fn a_run_of_an_earlier_boot_that_the_database_refuses_to_settle_keeps_no_s
     until(&client, job, "succeeded").await;
     assert!(replica.log().contains("refuses to settle"), "{}", replica.log());
     client.batch_execute("alter table orch.jobs drop constraint for_ever").await.unwrap();
-    // Tried further, and settled as what the refusal made of it.
-    until(&client, bad, "failed").await;
+    // Tried further, and settled as what the refusal made of it; the pauses have grown by now.
+    eventually_within(Duration::from_mins(2), "the refused run to be settled", async || {
+        let status = text(&client, "select status from orch.jobs where id = 1").await;
+        (status.as_deref() == Some("failed")).then_some(())
+    })
+    .await;
     assert_eq!(number(&client, "select count(*) from orch.agent_runs where ended_at is null").await, 0);
     no_violation(&client).await;
 }

@@ -392,3 +392,19 @@ async fn a_shim_whose_death_its_owner_saw_counts_as_a_loss_also_soon_after_an_ou
         assert_eq!(count, counted, "{closed_by}");
     }
 }
+
+#[tokio::test]
+async fn a_run_whose_row_somebody_deleted_is_settled_all_the_same() {
+    let test = TestDb::new().await;
+    let (db, client) = (test.db(), test.client().await);
+    enqueue(&client, 2).await;
+    let claimed = claim(&db, &register(&db).await, 2).await;
+    client.batch_execute("delete from orch.agent_runs").await.unwrap();
+    let batch = claimed
+        .into_iter()
+        .zip([Outcome::Succeeded, Outcome::Interrupted])
+        .map(|(job, outcome)| job.owned.ended(ending(outcome)))
+        .collect();
+    assert_eq!(settled(&db.settle_runs(batch).await.unwrap()), [JobStatus::Succeeded, JobStatus::Queued]);
+    no_violation(&client).await;
+}
