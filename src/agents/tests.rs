@@ -115,10 +115,10 @@ proptest! {
 
     #[test]
     fn a_working_directory_stays_below_what_the_template_writes(text in prop_oneof![wild(), "[./a]{0,8}"]) {
-        for template in ["/work/{{ payload.x }}", "/work/.{{ payload.x }}", "/work/a/{{ payload.x }}.{{ payload.x }}"] {
+        for template in ["/srv/{{ payload.x }}", "/srv/.{{ payload.x }}", "/srv/a/{{ payload.x }}.{{ payload.x }}"] {
             if let Ok(Some(path)) = cwd(template, &json!({"x": text})) {
-                prop_assert!(path.starts_with("/work"), "{}", path.display());
-                let below = path.strip_prefix("/work").unwrap();
+                prop_assert!(path.starts_with("/srv"), "{}", path.display());
+                let below = path.strip_prefix("/srv").unwrap();
                 prop_assert!(below.components().all(|part| matches!(part, std::path::Component::Normal(_))), "{}", path.display());
             }
         }
@@ -171,10 +171,10 @@ fn what_does_not_fit_names_the_template_and_the_key() {
 #[test]
 fn the_working_directory_refuses_to_leave() {
     for bad in ["..", "../x", "a/../..", "/etc", "", ".", "a/./b", "\u{0}"] {
-        assert!(cwd("/work/{{ payload.x }}", &json!({"x": bad})).is_err(), "{bad:?}");
+        assert!(cwd("/srv/{{ payload.x }}", &json!({"x": bad})).is_err(), "{bad:?}");
     }
-    assert!(cwd("/work/.{{ payload.x }}", &json!({"x": "."})).is_err(), "two dots from two places");
-    assert_eq!(cwd("/work/{{ payload.x }}", &json!({"x": "a/b"})).unwrap(), Some("/work/a/b".into()));
+    assert!(cwd("/srv/.{{ payload.x }}", &json!({"x": "."})).is_err(), "two dots from two places");
+    assert_eq!(cwd("/srv/{{ payload.x }}", &json!({"x": "a/b"})).unwrap(), Some("/srv/a/b".into()));
     assert_eq!(cwd("/a/../b", &json!({})).unwrap(), Some("/a/../b".into()), "what the file writes is the file's");
 }
 

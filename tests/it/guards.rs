@@ -66,7 +66,7 @@ pub(crate) async fn violations(client: &Client) -> Vec<(String, String)> {
     let mut both = Vec::new();
     for sql in [
         "select invariant, what from orch.violations",
-        include_str!("guards/violations.sql").trim_end().trim_end_matches(';'),
+        include_str!("../faults/violations.sql").trim_end().trim_end_matches(';'),
     ] {
         let rows = client.query(&format!("select * from ({sql}) v order by 1, 2"), &[]).await.unwrap();
         both.push(rows.iter().map(|row| (row.get(0), row.get(1))).collect::<Vec<(String, String)>>());
