@@ -3,14 +3,14 @@
 use std::fs;
 
 use orch::{
-    model::{Containment, RunId},
+    model::RunId,
     shim::{
         client::NotStarted,
         protocol::{Cause, Spec, Stdin},
     },
 };
 
-use super::stand::{Stand, sh, spec};
+use super::stand::{Stand, containments, sh, spec};
 
 fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
@@ -67,7 +67,7 @@ async fn the_payload_is_its_input_and_its_file_and_the_run_its_directory() {
 #[tokio::test]
 async fn exit_statuses_and_signals_are_told_as_they_were() {
     let stand = Stand::new().await;
-    for containment in Containment::ALL {
+    for containment in containments() {
         for (script, code, signal) in [
             ("exit 0", Some(0), None),
             ("exit 75", Some(75), None),
@@ -88,7 +88,7 @@ async fn exit_statuses_and_signals_are_told_as_they_were() {
 #[tokio::test]
 async fn the_program_gets_three_descriptors_and_nothing_of_ours() {
     let stand = Stand::new().await;
-    for containment in Containment::ALL {
+    for containment in containments() {
         let spec = Spec { containment: Some(*containment), ..spec(words(&["/bin/ls", "/proc/self/fd"])) };
         stand.run(&spec).await;
         // The last is what `ls` reads.
@@ -99,7 +99,7 @@ async fn the_program_gets_three_descriptors_and_nothing_of_ours() {
 #[tokio::test]
 async fn no_signal_is_blocked_or_ignored() {
     let stand = Stand::new().await;
-    for containment in Containment::ALL {
+    for containment in containments() {
         let spec = Spec {
             containment: Some(*containment),
             ..spec(words(&["/bin/grep", "^Sig\\(Blk\\|Ign\\)", "/proc/self/status"]))
@@ -122,7 +122,7 @@ async fn standard_output_and_standard_error_keep_their_order() {
 #[tokio::test]
 async fn the_pid_is_the_main_process_and_the_secrets_are_gone_once_it_runs() {
     let stand = Stand::new().await;
-    for containment in Containment::ALL {
+    for containment in containments() {
         let spec = Spec { containment: Some(*containment), ..spec(words(&["/bin/sleep", "1000"])) };
         let mut launched = stand.launch(&spec).await;
         let started = launched.handle.started().await.unwrap();
@@ -161,7 +161,7 @@ async fn a_program_that_cannot_be_started_is_refused_for_ever_and_says_why() {
         fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     }
     let text = |path: &std::path::Path| path.to_str().unwrap().to_owned();
-    for containment in Containment::ALL {
+    for containment in containments() {
         let spec = |argv| Spec { containment: Some(*containment), ..spec(argv) };
         for (argv, cwd, expected) in [
             (vec!["no-such-program".to_owned()], None, "execute \"no-such-program\": ENOENT"),

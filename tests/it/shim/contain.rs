@@ -11,7 +11,9 @@ use orch::{
     },
 };
 
-use super::stand::{LONG, Launched, Stand, contained, is_alive, kill, lock_is_free, processes_of, stop, text_of};
+use super::stand::{
+    LONG, Launched, Stand, contained, containments, is_alive, kill, lock_is_free, processes_of, sh, spec, stop, text_of,
+};
 use crate::support::eventually;
 
 /// From TERM to KILL in these tests.
@@ -48,7 +50,7 @@ fn assert_all_gone(exit: &Exit, spec: &Spec, what: &str) {
 #[tokio::test]
 async fn what_a_program_leaves_behind_is_ended_with_it_and_counted() {
     let stand = Stand::new().await;
-    for containment in Containment::ALL {
+    for containment in containments() {
         let spec = Spec { kill_grace_ms: 300, ..contained(*containment, &script("exit 3")) };
         let launched = launch_hiders(&stand, &spec).await;
         let began = Instant::now();
@@ -64,7 +66,7 @@ async fn what_a_program_leaves_behind_is_ended_with_it_and_counted() {
 #[tokio::test]
 async fn terminate_ends_all_of_it_within_the_grace() {
     let stand = Stand::new().await;
-    for containment in Containment::ALL {
+    for containment in containments() {
         let spec = contained(*containment, &script("trap '' TERM; sleep 1000 & while :; do wait; done"));
         let launched = launch_hiders(&stand, &spec).await;
         let began = Instant::now();
@@ -82,8 +84,8 @@ async fn terminate_ends_all_of_it_within_the_grace() {
 #[tokio::test]
 async fn a_program_that_heeds_term_may_end_as_it_likes() {
     let stand = Stand::new().await;
-    for containment in Containment::ALL {
-        let spec = contained(*containment, "trap 'echo bye; exit 7' TERM; echo > ready; sleep 1000 & wait");
+    for containment in containments() {
+        let spec = contained(*containment, "sleep 1000 & trap 'echo bye; exit 7' TERM; echo > ready; wait");
         let launched = stand.launch(&spec).await;
         text_of(&launched.dir.job_path().join("ready")).await;
         launched.terminate(LONG, Reason::Stop).await;
@@ -96,7 +98,7 @@ async fn a_program_that_heeds_term_may_end_as_it_likes() {
 #[tokio::test]
 async fn a_timeout_ends_all_of_it() {
     let stand = Stand::new().await;
-    for containment in Containment::ALL {
+    for containment in containments() {
         let spec = Spec {
             timeout_ms: Some(400),
             kill_grace_ms: 300,
@@ -114,7 +116,7 @@ async fn a_timeout_ends_all_of_it() {
 #[tokio::test]
 async fn a_shim_that_the_machine_tells_to_stop_takes_its_tree_along() {
     let stand = Stand::new().await;
-    let spec = Spec { kill_grace_ms: 300, ..contained(Containment::Cgroup, "sleep 1000") };
+    let spec = Spec { kill_grace_ms: 300, ..spec(sh("sleep 1000")) };
     let mut launched = stand.launch(&spec).await;
     launched.handle.started().await.unwrap();
     kill(launched.shim(), Signal::SIGTERM);
@@ -123,7 +125,7 @@ async fn a_shim_that_the_machine_tells_to_stop_takes_its_tree_along() {
 
 #[tokio::test]
 async fn a_killed_shim_takes_its_program_along_and_the_sweep_finds_the_rest() {
-    for containment in Containment::ALL {
+    for containment in containments() {
         let stand = Stand::new().await;
         let spec = contained(*containment, &script("sleep 1000"));
         let mut launched = launch_hiders(&stand, &spec).await;
@@ -178,15 +180,16 @@ fn children_of_shim(shim: i32) -> Vec<i32> {
 #[tokio::test]
 async fn a_thousand_dead_children_leave_no_zombie() {
     let stand = Stand::new().await;
-    for containment in Containment::ALL {
-        // Children of a program that never waits for them; they are the shim's (or the init's) when it has ended.
-        let script = "import os\nfor i in range(1000):\n    if os.fork() == 0: os._exit(0)\nos.write(1, b'done')\n";
-        let mut spec = contained(*containment, "");
-        spec.argv = ["python3", "-c", script].map(str::to_owned).to_vec();
-        spec.env = std::env::vars().collect();
+    for containment in containments() {
+        // They end when the pipe is opened by what never waits for them; with its end they are the shim's (or the init's).
+        let spec = contained(
+            *containment,
+            "mkfifo gate; i=0; while [ $i -lt 1000 ]; do (: < gate) & i=$((i+1)); done
+            echo done; exec sleep 0.5 > gate",
+        );
         let exit = stand.run(&spec).await;
         assert_eq!((exit.exit_code, exit.processes_left), (Some(0), 0), "{containment}");
-        assert_eq!(stand.text(&spec), "done", "{containment}");
+        assert_eq!(stand.text(&spec), "done\n", "{containment}");
     }
     let spawner = stand.spawner.pid().unwrap();
     eventually("the spawner to have no child left", async || children_of_shim(spawner).is_empty().then_some(())).await;

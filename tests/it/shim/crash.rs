@@ -7,16 +7,14 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use orch::{
-    model::Containment,
-    shim::{
-        client::{Ended, NotStarted, Spawner, Swept, attach, sweep},
-        protocol::{Cause, Reason, RunDir, Spec},
-    },
+use orch::shim::{
+    client::{Ended, NotStarted, Spawner, Swept, attach, sweep},
+    protocol::{Cause, Reason, RunDir},
 };
 
 use super::stand::{
-    LONG, Stand, contained, exe, holder_of_lock, is_alive, kill, lock_is_free, processes_of, sh, spec, stop, text_of,
+    LONG, Stand, contained, containments, exe, holder_of_lock, is_alive, kill, lock_is_free, processes_of, sh, spec,
+    stop, text_of,
 };
 use crate::support::eventually;
 
@@ -71,7 +69,7 @@ async fn spawner_and_shim_have_one_thread_and_no_inherited_environment() {
 #[tokio::test]
 async fn nobody_but_the_shim_holds_the_runs_lock() {
     let stand = Stand::new().await;
-    for containment in Containment::ALL {
+    for containment in containments() {
         let spec = contained(*containment, "sleep 1000 & sleep 1000");
         let mut launched = stand.launch(&spec).await;
         launched.handle.started().await.unwrap();
@@ -199,7 +197,7 @@ async fn a_successor_reaches_a_live_shim_and_hears_all_of_it() {
     let deep = stand.path().join("d".repeat(120));
     fs::create_dir(&deep).unwrap();
     let first = Spawner::start(exe(), deep.clone(), Duration::from_secs(1)).await.unwrap();
-    let spec = Spec { containment: Some(Containment::Cgroup), ..spec(sh("sleep 1000")) };
+    let spec = spec(sh("sleep 1000"));
     let dir = RunDir::new(&deep, spec.run_id);
     dir.create(&spec, b"").unwrap();
     let mut handle = first.launch(&dir).await.unwrap();
@@ -283,7 +281,7 @@ async fn a_job_that_kills_its_own_shim_takes_only_its_own_run_along() {
 
 #[tokio::test]
 async fn a_note_that_cannot_be_read_hides_no_process() {
-    for containment in Containment::ALL {
+    for containment in containments() {
         let stand = Stand::new().await;
         let spec = contained(*containment, "setsid -f sleep 1000; echo > ready; sleep 1000");
         let launched = stand.launch(&spec).await;

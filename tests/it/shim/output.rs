@@ -2,12 +2,9 @@
 
 use std::{fs, time::Duration};
 
-use orch::{
-    model::Containment,
-    shim::protocol::{Cause, Reason, Spec},
-};
+use orch::shim::protocol::{Cause, Reason, Spec};
 
-use super::stand::{Stand, contained, sh, spec};
+use super::stand::{Stand, contained, containments, sh, spec};
 use crate::support::eventually;
 
 /// Kilobytes of memory of a process that stand in no file.
@@ -110,7 +107,7 @@ async fn control_sequences_and_binary_are_kept_as_they_are() {
 #[tokio::test]
 async fn a_grandchild_that_keeps_the_output_open_does_not_delay_the_end() {
     let stand = Stand::new().await;
-    for containment in Containment::ALL {
+    for containment in containments() {
         let spec = Spec { kill_grace_ms: 500, ..contained(*containment, "echo out; sleep 1000000 & exit 0") };
         let began = std::time::Instant::now();
         let exit = stand.run(&spec).await;

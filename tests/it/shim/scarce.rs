@@ -18,7 +18,7 @@ use orch::{
 };
 use tempfile::TempDir;
 
-use super::stand::{Launched, Stand, contained, exe, sh, spec, state_dir};
+use super::stand::{Launched, Stand, contained, containments, exe, sh, spec, state_dir};
 use crate::support::{Capability, requires};
 
 const NOBODY: u32 = 65534;
@@ -38,7 +38,7 @@ async fn a_user_of_its_own_reads_the_payload_writes_the_result_and_nothing_else(
         return;
     }
     let stand = Stand::new().await;
-    for containment in Containment::ALL {
+    for containment in containments() {
         let script = "cat; cat ../payload.json; id -u; id -g; id -G; umask
             for name in exit.json void socket lock; do echo forged > ../$name; done 2>/dev/null
             ls .. 2>/dev/null; cat ../lock 2>/dev/null
@@ -69,7 +69,7 @@ async fn a_user_who_cannot_reach_the_run_is_told_which_directories_to_open() {
 #[tokio::test]
 async fn limits_are_had_or_it_is_said_how_not() {
     let stand = Stand::new().await;
-    for containment in Containment::ALL {
+    for containment in containments() {
         let spec = Spec {
             memory_max: Some(256 << 20),
             pids_max: Some(50),

@@ -4,13 +4,14 @@ use std::{
     fs,
     ops::Deref,
     path::{Path, PathBuf},
+    sync::LazyLock,
     time::Duration,
 };
 
 use orch::{
     model::{Containment, JobId, ReplicaId, RunId},
     shim::{
-        client::{Ended, RunHandle, Spawner},
+        client::{Ended, RunHandle, Spawner, best_containment},
         log::{LogReader, Piece},
         protocol::{Exit, RunDir, Spec, Stdin},
     },
@@ -50,6 +51,18 @@ pub(crate) fn exe() -> PathBuf {
 pub(crate) fn state_dir() -> TempDir {
     let passable = std::os::unix::fs::PermissionsExt::from_mode(0o711);
     tempfile::Builder::new().prefix("orch-shim-").permissions(passable).tempdir().unwrap()
+}
+
+/// The containments that this machine offers; of the others it is said that they were not tested.
+pub(crate) fn containments() -> &'static [Containment] {
+    static AVAILABLE: LazyLock<Vec<Containment>> = LazyLock::new(|| {
+        let survey = best_containment(&exe(), state_dir().path()).unwrap();
+        for (containment, why) in survey.refused {
+            support::not_run(&format!("containment {containment}"), &why).unwrap();
+        }
+        survey.available
+    });
+    &AVAILABLE
 }
 
 /// A shell command as argv.
