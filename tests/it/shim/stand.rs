@@ -149,8 +149,13 @@ impl Stand {
 
 impl Drop for Stand {
     fn drop(&mut self) {
-        // What a failed test left alive knows this place.
-        support::kill_beneath(self.state.path());
+        // What a test left alive knows this place, and a spawner that was killed is being replaced here.
+        for _ in 0..50 {
+            support::kill_beneath(self.state.path());
+            if fs::remove_dir_all(self.state.path()).is_ok() {
+                return;
+            }
+        }
     }
 }
 
