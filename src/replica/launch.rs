@@ -198,6 +198,15 @@ pub(super) async fn watch_run(
     let lasted = began.as_ref().map(|(_, at)| at.elapsed());
     let started = began.map(|(started, _)| started);
     match ended {
+        Ended::Exit(exit) if exit.processes_left > 0 => {
+            // A sweep gave up. The shim goes once it hears this; then the tree is swept until it is empty, and only then
+            // is the run settled.
+            handle.stored().await;
+            let remains = give_up::make_sure_nothing_lives(dir, Duration::ZERO).await;
+            let mut exit = exit;
+            exit.processes_killed += remains.killed;
+            (outcome::judge(&exit, &agent.success_codes, ClosedBy::Owner, lasted), None)
+        }
         Ended::Exit(exit) => (outcome::judge(&exit, &agent.success_codes, ClosedBy::Owner, lasted), Some(handle)),
         Ended::ShimGone => (after_shim(boot, dir, started, agent, lasted).await, None),
     }
