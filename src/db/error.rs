@@ -90,7 +90,7 @@ impl Error {
             Some("08" | "53") => Self::Unavailable(message),
             Some("57") if code != SqlState::QUERY_CANCELED.code() => Self::Unavailable(message),
             Some("40") => Self::Conflict(message),
-            Some("55") => Self::Locked(message),
+            Some("55") if code == SqlState::LOCK_NOT_AVAILABLE.code() => Self::Locked(message),
             _ => Self::Server { code: code.to_owned(), message },
         }
     }
