@@ -19,7 +19,6 @@ use std::{
 
 use nix::{
     errno::Errno,
-    fcntl::{FcntlArg, fcntl},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         prctl,
@@ -70,6 +69,7 @@ struct Spawner {
 pub(super) fn run(state_dir: PathBuf, lock_wait: Duration) -> io::Result<()> {
     // Ctrl-C at the replica's terminal is for the replica.
     let _ = setsid();
+    let socket = take_socket()?;
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGPIPE] {
         sys::ignore_signal(signal);
     }
@@ -79,7 +79,6 @@ pub(super) fn run(state_dir: PathBuf, lock_wait: Duration) -> io::Result<()> {
     children.add(Signal::SIGCHLD);
     children.thread_block()?;
     let signals = SignalFd::with_flags(&children, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-    let socket = take_socket()?;
     let lock = take_lock(&state_dir.join("spawner.lock"), lock_wait)?;
     let inheritance = Inheritance { home: Home::find(&state_dir), boot_id: boot_id(), state_dir };
     let mut spawner = Spawner { socket, signals, inheritance, shims: HashSet::new(), reap_again: false, _lock: lock };
@@ -91,9 +90,10 @@ pub(super) fn run(state_dir: PathBuf, lock_wait: Duration) -> io::Result<()> {
     Ok(())
 }
 
-/// Moves the socket from standard input out of the way of what children get there.
+/// Moves the socket from standard input out of the way of what children get there, and closes what the replica was
+/// started with and handed down: it would stay open for as long as the last shim lives.
 fn take_socket() -> io::Result<OwnedFd> {
-    let socket = sys::adopt(fcntl(io::stdin().as_fd(), FcntlArg::F_DUPFD_CLOEXEC(3))?);
+    let [socket] = sys::keep_only([io::stdin().as_fd()])?;
     sys::place(File::open("/dev/null")?.as_fd(), 0)?;
     Ok(socket)
 }
@@ -144,13 +144,17 @@ impl Spawner {
             message => message?,
         };
         let length = message.bytes;
-        // Out of descriptors the kernel drops the channel, which tells the replica.
-        let mut passed = message.cmsgs()?.flat_map(|control| match control {
-            ControlMessageOwned::ScmRights(fds) => fds.into_iter().map(sys::adopt).collect(),
-            _ => Vec::new(),
-        });
-        let channel = passed.next();
-        drop(passed);
+        let channel = match message.cmsgs() {
+            Ok(controls) => controls
+                .flat_map(|control| match control {
+                    ControlMessageOwned::ScmRights(fds) => fds.into_iter().map(sys::adopt).collect(),
+                    _ => Vec::new(),
+                })
+                .next(),
+            // Out of descriptors: the kernel has dropped the channel, which tells the replica.
+            Err(Errno::ENOBUFS) => None,
+            Err(error) => return Err(error.into()),
+        };
         // Looked at again, since this process may have been stopped for long between the poll and here.
         if length == 0 || self.is_replica_gone()? {
             return Ok(false);

@@ -50,6 +50,7 @@ const TABLE: &[Row] = table! {
     r23_daemons::with_a_sweep, gate, [];
     r26_no_resources::fork_says_eagain, gate, [Root];
     r26_no_resources::no_descriptor_is_left, gate, [];
+    r26_no_resources::descriptors_run_out_in_the_shim, gate, [];
     r27_cannot_start::every_way_ends_the_job_at_once, gate, [];
     r28_zombies::ten_thousand_runs_leave_none, gate, [];
     r28_zombies::a_thousand_dead_children_are_collected, gate, [];

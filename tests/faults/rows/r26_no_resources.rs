@@ -29,13 +29,23 @@ pub(crate) async fn fork_says_eagain(case: &mut Case) {
 }
 
 pub(crate) async fn no_descriptor_is_left(case: &mut Case) {
+    // As many as it has open: the kernel drops the channel of the next request.
+    with_more_descriptors(case, 0).await;
+}
+
+pub(crate) async fn descriptors_run_out_in_the_shim(case: &mut Case) {
+    // The request arrives and a shim is born, which opens more than this.
+    with_more_descriptors(case, 3).await;
+}
+
+async fn with_more_descriptors(case: &mut Case, more: usize) {
     case.agent("quick", "exit 0", "max_attempts = 1");
     case.up().await;
-    let spawner = spawner(case.replica().pid()).expect("a spawner");
-    // Fewer than it has open: whatever it opens next is refused.
-    let limits = Limits { spawner, user: None };
-    limits.set(&format!("--nofile={}:", descriptors(spawner).saturating_sub(1).max(3)));
+    let before = spawner(case.replica().pid()).expect("a spawner");
+    let limits = Limits { spawner: before, user: None };
+    limits.set(&format!("--nofile={}:", descriptors(before) + more));
     starved_then_fed(case, &limits, "--nofile=1024:").await;
+    assert_eq!(spawner(case.replica().pid()), Some(before), "the spawner lives through it");
 }
 
 /// While nothing can be started, jobs wait and nothing is counted against them; then all succeed.
@@ -62,7 +72,13 @@ async fn starved_then_fed(case: &mut Case, limits: &Limits, enough: &str) {
     let blamed =
         "select id, status, failures, error from orch.jobs where failures > 0 or status not in ('queued', 'running')";
     let blamed = case.sql.query(blamed, &[]).await.unwrap();
-    assert!(blamed.is_empty(), "jobs were blamed for what the machine lacked: {blamed:?}");
+    let blamed: Vec<String> = blamed
+        .iter()
+        .map(|row| {
+            format!("job {}: {}, {:?}", row.get::<_, i64>(0), row.get::<_, &str>(1), row.get::<_, Option<&str>>(3))
+        })
+        .collect();
+    assert!(blamed.is_empty(), "jobs ended, or were blamed for what the machine lacked: {blamed:#?}");
 
     limits.set(enough);
     for job in jobs {
