@@ -138,6 +138,7 @@ fn spec(boot: &Boot, claimed: &Claimed, agent: &Agent, dir: &RunDir) -> Result<S
             agents::Stdin::Null => Stdin::Null,
         },
         timeout_ms: claimed.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
+        silence_timeout_ms: None,
         kill_grace_ms: boot.settings().kill_grace.as_millis() as u64,
         containment: agent.containment,
         memory_max: agent.memory_max,

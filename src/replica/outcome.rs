@@ -67,6 +67,13 @@ pub(super) fn judge(exit: &Exit, success_codes: &[i32], closed_by: ClosedBy, las
             ending.outcome = Outcome::TimedOut;
             ending.error = Some("ended: it outlived its timeout".to_owned());
         }
+        Cause::Silent => {
+            ending.outcome = Outcome::TimedOut;
+            ending.error = Some("ended: it wrote nothing for as long as silence_timeout allows".to_owned());
+        }
+        Cause::Fenced => {
+            ending.error = Some("fenced: its replica's lease was about to run out and had not been renewed".to_owned());
+        }
         Cause::Exited => by_exit(exit, success_codes, &mut ending),
     }
     ending
@@ -193,6 +200,8 @@ mod tests {
     fn what_orch_ended_never_counts_as_success_even_if_it_exits_with_0() {
         for (cause, outcome) in [
             (Cause::TimedOut, Outcome::TimedOut),
+            (Cause::Silent, Outcome::TimedOut),
+            (Cause::Fenced, Outcome::Interrupted),
             (Cause::Terminated(Reason::Cancel), Outcome::Cancelled),
             (Cause::Terminated(Reason::Stop), Outcome::Interrupted),
             (Cause::Terminated(Reason::GivenUp), Outcome::Interrupted),

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::protocol::RunDir;
 pub use super::{
     handle::{Ended, NotStarted, RunHandle, attach},
+    lease::{LeaseFile, boottime, lease_path, remove_lease},
     survey::{Survey, best_containment},
     sweep::{Swept, sweep},
 };

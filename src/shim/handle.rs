@@ -7,6 +7,7 @@ use std::{fs::OpenOptions, io, os::fd::AsRawFd, os::unix::fs::OpenOptionsExt, ti
 
 use tokio::{
     net::UnixStream,
+    sync::watch,
     time::{error::Elapsed, timeout},
 };
 
@@ -15,7 +16,7 @@ use super::{
     rundir::SOCKET,
     wire::{self, Inbox},
 };
-use crate::model::RunId;
+use crate::model::{ReplicaId, RunId};
 
 /// How long a living shim may take to say who it is.
 const HELLO_WAIT: Duration = Duration::from_secs(5);
@@ -51,6 +52,8 @@ pub struct RunHandle {
     inbox: Inbox,
     started: Option<Started>,
     exit: Option<Box<Exit>>,
+    following: Option<ReplicaId>,
+    output: watch::Sender<u64>,
 }
 
 impl RunHandle {
@@ -59,8 +62,16 @@ impl RunHandle {
         Ok(Self::over(run_id, UnixStream::from_std(stream)?))
     }
 
-    const fn over(run_id: RunId, stream: UnixStream) -> Self {
-        Self { run_id, stream, inbox: Inbox::new(wire::REPORT_MAX), started: None, exit: None }
+    fn over(run_id: RunId, stream: UnixStream) -> Self {
+        Self {
+            run_id,
+            stream,
+            inbox: Inbox::new(wire::REPORT_MAX),
+            started: None,
+            exit: None,
+            following: None,
+            output: watch::Sender::new(0),
+        }
     }
 
     /// The run.
@@ -105,6 +116,25 @@ impl RunHandle {
         self.say(&Request::Terminate { grace_ms, reason }).await;
     }
 
+    /// How many bytes of output have come, as the shim last said. It changes only while somebody waits on this handle,
+    /// and ends with it.
+    #[must_use]
+    pub fn output(&self) -> watch::Receiver<u64> {
+        self.output.subscribe()
+    }
+
+    /// Has the shim follow the lease of `replica_id`, which must stand, and waits until it does. `false`: the shim is
+    /// gone, or the run has ended. May be repeated.
+    pub async fn follow(&mut self, replica_id: ReplicaId) -> bool {
+        self.say(&Request::Follow { replica_id }).await;
+        while self.following != Some(replica_id) {
+            if self.exit.is_some() || self.hear().await.is_none() {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Tells the shim that the end is stored, so that it need not make `exit.json` durable.
     pub async fn stored(self) {
         self.say(&Request::Stored).await;
@@ -122,6 +152,13 @@ impl RunHandle {
                 Ok(Some(Report::Exit(exit))) => {
                     self.exit = Some(exit);
                     return Some(());
+                }
+                Ok(Some(Report::Following { replica_id })) => {
+                    self.following = Some(replica_id);
+                    return Some(());
+                }
+                Ok(Some(Report::Output { bytes })) => {
+                    self.output.send_replace(bytes);
                 }
                 Ok(None) => {}
                 Err(_) => return None,

@@ -9,6 +9,7 @@
 //! | `rundir`, `note` | the run's directory, its lock, and the shim's note in it |
 //! | `client`, `handle` | the replica's side: launch, hear, terminate |
 //! | `spawner` | the process that forks shims |
+//! | `lease` | until when a replica's runs are its own: written by it, read by its shims |
 //! | `hold`, `tend`, `ending` | the shim: its lock, its loop, the order of its end |
 //! | `start`, `birth` | the job's first steps, and how the shim hears of them |
 //! | `peers`, `clock` | who speaks with a shim; its clock |
@@ -17,7 +18,7 @@
 //! | `spool`, `log` | the bounded output, written and read |
 //! | `sys` | the system calls without a safe wrapper |
 //!
-//! The place of the lease is a file `fence`: one more deadline of the shim's one loop. This room knows no database.
+//! This room knows no database.
 
 mod birth;
 mod cgroup;
@@ -26,6 +27,7 @@ mod clock;
 mod ending;
 mod handle;
 mod hold;
+mod lease;
 pub mod log;
 mod note;
 mod peers;

@@ -44,7 +44,10 @@ pub struct Spec {
     pub stdin: Stdin,
     /// From the program's start to its end by `TimedOut`, in milliseconds of `CLOCK_BOOTTIME`.
     pub timeout_ms: Option<u64>,
-    /// From TERM to KILL after a timeout, in milliseconds.
+    /// Without a byte of output for so long it is ended by `Silent`, in milliseconds of `CLOCK_BOOTTIME`.
+    #[serde(default)]
+    pub silence_timeout_ms: Option<u64>,
+    /// K: from TERM to KILL after a timeout, and what the fence counts back from the lease's end, in milliseconds.
     pub kill_grace_ms: u64,
     /// The containment that the run must have; the best there is where nothing is demanded.
     pub containment: Option<Containment>,
@@ -100,6 +103,11 @@ pub enum Cause {
     Exited,
     /// It outlived its timeout and was ended.
     TimedOut,
+    /// It wrote nothing for as long as `silence_timeout` allows, and was ended.
+    Silent,
+    /// The lease of the replica that it follows was about to run out, so it was ended: by the lease's end another
+    /// replica may start the job.
+    Fenced,
     /// It was told to end.
     Terminated(Reason),
 }
@@ -191,6 +199,11 @@ pub(super) enum Request {
     },
     /// The end is stored in the database: nothing needs to be made durable any more.
     Stored,
+    /// Follow the lease of this replica from now on: it has adopted the run. Answered by [`Report::Following`].
+    Follow {
+        /// The new owner, whose lease file stands beside the former one's.
+        replica_id: ReplicaId,
+    },
 }
 
 /// What a shim tells a replica, in this order; a new connection hears at once what has happened so far.
@@ -206,6 +219,17 @@ pub(super) enum Report {
     },
     /// The program runs.
     Started(Started),
+    /// The lease of this replica is followed from now on. Said again to whoever connects later.
+    Following {
+        /// Whose.
+        replica_id: ReplicaId,
+    },
+    /// So many bytes of output have come in all: said while it grows, twice a second at the most, and dropped where
+    /// somebody does not listen.
+    Output {
+        /// Kept and dropped together.
+        bytes: u64,
+    },
     /// The tree is empty, `exit.json` stands (or could not be written).
     Exit(Box<Exit>),
 }

@@ -82,6 +82,7 @@ pub(crate) fn spec(argv: Vec<String>) -> Spec {
         user: None,
         stdin: Stdin::Null,
         timeout_ms: None,
+        silence_timeout_ms: None,
         kill_grace_ms: 10_000,
         containment: None,
         memory_max: None,

@@ -1,0 +1,155 @@
+//! The lease as it reaches a run: one small file a replica, written by it alone, read by every shim that follows it.
+//!
+//! Owns `leases/<replica_id>`: the kernel's name of the boot, and the deadline on `CLOCK_BOOTTIME` until which the replica's
+//! runs are its own. One write of eight bytes renews any number of runs. A file of another boot is void, since its clock
+//! began anew. Only ever extended; whoever is in doubt reads it again.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io,
+    os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::cgroup::boot_id;
+use crate::model::ReplicaId;
+
+/// Where the deadline stands, in whole nanoseconds, little-endian; before it the boot's name. Aligned, so that a reader
+/// sees the old one or the new one and nothing between.
+const DEADLINE_AT: usize = 64;
+const LENGTH: usize = DEADLINE_AT + size_of::<u64>();
+
+/// Time since the machine's boot, suspended time included: the clock of every deadline here, and never compared with the
+/// database's.
+#[must_use]
+pub fn boottime() -> Duration {
+    super::clock::now()
+}
+
+/// Where the lease of a replica stands.
+#[must_use]
+pub fn lease_path(state_dir: &Path, replica_id: ReplicaId) -> PathBuf {
+    state_dir.join("leases").join(replica_id.to_string())
+}
+
+/// The lease of one boot, in the hands of its replica.
+#[derive(Debug)]
+pub struct LeaseFile {
+    file: File,
+    deadline: Duration,
+}
+
+impl LeaseFile {
+    /// Makes the file with its first deadline. It must not exist: a boot's name is never used again.
+    pub fn create(state_dir: &Path, replica_id: ReplicaId, deadline: Duration) -> io::Result<Self> {
+        let path = lease_path(state_dir, replica_id);
+        if let Some(parent) = path.parent() {
+            match DirBuilder::new().mode(0o700).create(parent) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+        }
+        // Whole under another name first: a shim never reads half of one.
+        let new = path.with_extension("new");
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all_at(&text(&boot_id(), deadline), 0)?;
+        fs::rename(new, path)?;
+        Ok(Self { file, deadline })
+    }
+
+    /// Moves the deadline, never backwards.
+    pub fn extend(&mut self, deadline: Duration) -> io::Result<()> {
+        if deadline > self.deadline {
+            self.file.write_all_at(&nanoseconds(deadline).to_le_bytes(), DEADLINE_AT as u64)?;
+            self.deadline = deadline;
+        }
+        Ok(())
+    }
+
+    /// Until when runs may live, on [`boottime`].
+    #[must_use]
+    pub const fn deadline(&self) -> Duration {
+        self.deadline
+    }
+}
+
+/// Removes the lease of a boot that no run follows any more.
+pub fn remove_lease(state_dir: &Path, replica_id: ReplicaId) -> io::Result<()> {
+    match fs::remove_file(lease_path(state_dir, replica_id)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// A lease as a shim sees it.
+#[derive(Debug)]
+pub(super) struct Lease {
+    file: File,
+    boot_id: String,
+}
+
+impl Lease {
+    /// Opens the lease of a replica of the boot `boot_id`.
+    pub(super) fn open(state_dir: &Path, replica_id: ReplicaId, boot_id: &str) -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).open(lease_path(state_dir, replica_id))?;
+        Ok(Self { file, boot_id: boot_id.to_owned() })
+    }
+
+    /// The deadline now. An error of kind `InvalidData`: it is no lease of this boot.
+    pub(super) fn deadline(&self) -> io::Result<Duration> {
+        let mut bytes = [0; LENGTH];
+        self.file.read_exact_at(&mut bytes, 0)?;
+        let (boot, deadline) = bytes.split_at(DEADLINE_AT);
+        let boot = boot.split(|byte| *byte == 0).next().unwrap_or_default();
+        if boot != self.boot_id.as_bytes() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the lease is of another boot of the machine"));
+        }
+        let deadline = deadline.try_into().map_err(io::Error::other)?;
+        Ok(Duration::from_nanos(u64::from_le_bytes(deadline)))
+    }
+}
+
+fn text(boot_id: &str, deadline: Duration) -> [u8; LENGTH] {
+    let mut bytes = [0; LENGTH];
+    for (place, byte) in bytes[..DEADLINE_AT].iter_mut().zip(boot_id.bytes()) {
+        *place = byte;
+    }
+    bytes[DEADLINE_AT..].copy_from_slice(&nanoseconds(deadline).to_le_bytes());
+    bytes
+}
+
+fn nanoseconds(deadline: Duration) -> u64 {
+    u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_lease_is_extended_and_never_shortened() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = ReplicaId::new();
+        let mut written = LeaseFile::create(dir.path(), id, SECOND).unwrap();
+        let read = Lease::open(dir.path(), id, &boot_id()).unwrap();
+        assert_eq!(read.deadline().unwrap(), SECOND);
+        written.extend(SECOND * 3).unwrap();
+        written.extend(SECOND * 2).unwrap();
+        assert_eq!((written.deadline(), read.deadline().unwrap()), (SECOND * 3, SECOND * 3));
+        remove_lease(dir.path(), id).unwrap();
+        remove_lease(dir.path(), id).unwrap();
+        assert_eq!(Lease::open(dir.path(), id, &boot_id()).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_lease_of_another_boot_is_void() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = ReplicaId::new();
+        let _written = LeaseFile::create(dir.path(), id, SECOND).unwrap();
+        let read = Lease::open(dir.path(), id, "another").unwrap();
+        assert_eq!(read.deadline().unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+}
