@@ -54,12 +54,12 @@ pub(super) const SIZE: Kind<u64> =
 pub(super) const PAYLOAD: Kind<u64> =
     Kind { unit: "size", secret: false, parse: |text| bounded_size(text, 2, 255 << 20) };
 pub(super) const DRAIN: Kind<Drain> = Kind {
-    unit: "finish",
+    unit: "finish or handover",
     secret: false,
     parse: |text| match text {
         "finish" => Ok(Drain::Finish),
-        "handover" => Err("is \"handover\", which comes with a later version of orch: write \"finish\"".to_owned()),
-        _ => Err(format!("is {text:?}, which is no way to stop: write \"finish\"")),
+        "handover" => Ok(Drain::Handover),
+        _ => Err(format!("is {text:?}, which is no way to stop: write \"finish\" or \"handover\"")),
     },
 };
 pub(super) const LOG_FORMAT: Kind<LogFormat> = Kind {

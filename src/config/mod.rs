@@ -32,6 +32,8 @@ use crate::agents::Agent;
 pub enum Drain {
     /// Stop claiming, wait up to `drain_grace`, then interrupt.
     Finish,
+    /// Stop claiming, renew a longer lease and go; live runs wait for the next boot on this state directory.
+    Handover,
 }
 
 /// How log lines are written.

@@ -170,8 +170,8 @@ settings! {
     poll_interval: Duration = Fallback::Text("1s"), kinds::DURATION;
     /// H: how often the lease is renewed.
     heartbeat: Duration = Fallback::Text("5s"), kinds::DURATION;
-    /// L: how long a lease lasts, at least 4H + K + G. L - K - H is how long the database may be away before runs are
-    /// killed: choose it longer than a failover takes. L + G is how long the jobs of a dead host wait.
+    /// L: how long a lease lasts, at least 4H + K + G and at least 2K + 2H. L - K - H is how long the database may be away
+    /// before runs are killed: choose it longer than a failover takes. L + G is how long the jobs of a dead host wait.
     lease: Duration = Fallback::Text("60s"), kinds::DURATION;
     /// K: how long before its lease's end a run is told to end, and from TERM to KILL.
     kill_grace: Duration = Fallback::Text("10s"), kinds::DURATION;
@@ -181,10 +181,17 @@ settings! {
     reap_interval: Duration = Fallback::Text("5s"), kinds::DURATION;
     /// Whether this replica reaps. At least one of those that share a database must.
     reaper_enabled: bool = Fallback::Text("true"), kinds::SWITCH;
-    /// What SIGTERM does. `finish`: stop claiming, wait up to `drain_grace`, then interrupt.
+    /// What SIGTERM does; once more means now: live runs are interrupted. `finish`: stop claiming, wait up to
+    /// `drain_grace`, then interrupt; for containers, whose processes end with them. `handover`: stop claiming, renew a
+    /// lease of `handover_lease` and go; live runs go on, and the next start on this state directory adopts them. That is
+    /// for hosts whose service manager leaves the processes alone (systemd: `KillMode=process`).
     drain: Drain = Fallback::Text("finish"), kinds::DRAIN;
-    /// How long live runs may go on after SIGTERM.
+    /// How long live runs may go on after SIGTERM where `drain` is `finish`. Whatever stops the process must have
+    /// more patience than this and `kill_grace` together.
     drain_grace: Duration = Fallback::Text("30s"), kinds::WAIT;
+    /// How long a lease lasts that is handed over, at least `lease`: handover_lease - K is how long the next start may take
+    /// before live runs are killed. If nobody comes, their jobs wait for handover_lease + G.
+    handover_lease: Duration = Fallback::Text("5m"), kinds::DURATION;
     /// Whether a job's gate is enforced: one running job a gate.
     serial_gate_enabled: bool = Fallback::Text("true"), kinds::SWITCH;
     /// Whether impossible queued rows are swept at startup and at every tick. The database's own guards always hold.
@@ -207,4 +214,4 @@ settings! {
 }
 
 /// Settings that a later version has, and what each does, so that none is accepted in silence before it works.
-pub(super) const LATER: &[&str] = &["notify", "http_token_file", "handover_lease"];
+pub(super) const LATER: &[&str] = &["notify", "http_token_file"];

@@ -81,6 +81,8 @@ fn defaults_are_those_of_the_design() {
     let seconds =
         [settings.heartbeat, settings.lease, settings.kill_grace, settings.reap_grace, settings.reap_interval];
     assert_eq!(seconds.map(|duration| duration.as_secs()), [5, 60, 10, 5, 5]);
+    assert_eq!((settings.drain, settings.drain_grace), (Drain::Finish, Duration::from_secs(30)));
+    assert_eq!(settings.handover_lease, Duration::from_mins(5));
     assert_eq!((settings.log_cap, settings.payload_max), (16 << 20, 1 << 20));
     assert_eq!((settings.max_lost, settings.max_transient, settings.max_interrupted), (3, 100, 100));
     assert_eq!(settings.keep_finished, Duration::from_hours(14 * 24));
@@ -103,10 +105,17 @@ fn every_refusal_is_one_sentence_with_its_place() {
         ("pool_size = 1.5", "./orch.toml:1: pool_size is a number with a fraction, which it cannot be"),
         ("listen = \"0.0.0.0:80\"", "tokens come with a later version of orch: write a loopback address"),
         ("listen = \"127.0.0.1:70000\"", "no address: write an address and a port"),
-        ("drain = \"handover\"", "drain is \"handover\", which comes with a later version of orch"),
+        (
+            "lease = \"60s\"\nkill_grace = \"26s\"",
+            "lease is 1m, shorter than 2 kill_grace + 2 heartbeat, which are 1m 2s: a run starts only while",
+        ),
+        (
+            "lease = \"6m\"\ndrain = \"handover\"",
+            "handover_lease is 5m, shorter than the lease (6m), which a handover must not shorten: write at least 6m",
+        ),
+        ("drain = \"leave\"", "drain is \"leave\", which is no way to stop: write \"finish\" or \"handover\""),
         ("notify = true", "./orch.toml:1: notify comes with a later version of orch: remove it"),
         ("http_token_file = \"x\"", "http_token_file comes with a later version of orch"),
-        ("handover_lease = \"5m\"", "handover_lease comes with a later version of orch"),
         ("log_format = \"xml\"", "no log format: write \"text\" or \"json\""),
         ("log_cap = \"16MB16\"", "no size: write for example"),
         ("reaper_enabled = \"maybe\"", "neither: write \"true\" or \"false\""),
@@ -146,6 +155,19 @@ fn every_refusal_is_one_sentence_with_its_place() {
     assert!(error.starts_with("ORCH_LEASE: lease is \"soon\""), "{error}");
     let error = Case::new("").flag("reap_grace", "soon").error();
     assert!(error.starts_with("--reap-grace: reap_grace is \"soon\""), "{error}");
+}
+
+#[test]
+fn a_lease_that_is_only_just_long_enough_is_accepted() {
+    for toml in [
+        "lease = \"35s\"",
+        "lease = \"1m\"\nkill_grace = \"25s\"",
+        "lease = \"6m\"",
+        "lease = \"5m\"\ndrain = \"handover\"",
+    ] {
+        Case::new(toml).load().unwrap_or_else(|error| panic!("{toml}: {error}"));
+    }
+    assert_eq!(Case::new("drain = \"handover\"").load().unwrap().drain, Drain::Handover);
 }
 
 #[test]
