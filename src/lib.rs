@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod db;
 pub mod embedded;
+pub mod failpoint;
 pub mod http;
 pub mod model;
 pub mod ops;

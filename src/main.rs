@@ -4,6 +4,8 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    orch::failpoint::arm();
     match std::env::args_os().nth(1) {
         Some(word) if word == "__shim" => orch::shim::main(),
         _ => orch::cli::main(),

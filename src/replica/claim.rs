@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     db::{Error, Result, runs::Claimed},
+    failpoint::{self, Point},
     model::RunId,
 };
 
@@ -87,6 +88,9 @@ pub(super) async fn tick(boot: &Arc<Boot>) -> Result<Ticked> {
     };
     let claimed = claimed.inspect_err(|_| boot.local().claimed(&run_ids))?;
     let count = claimed.len();
+    if count > 0 {
+        failpoint::hit(Point::ClaimCommitted);
+    }
     for (job, slot) in claimed.into_iter().zip(slots.drain(..)) {
         debug!(job_id = %job.owned.job_id(), run_id = %job.owned.run_id(), attempt = job.attempt, "claimed");
         let orders = boot.local().begin(job.owned.run_id(), job.owned.job_id());

@@ -11,6 +11,7 @@ use super::{Boot, give_up, local::Order, outcome};
 use crate::{
     agents::{self, Agent, JobFacts},
     db::runs::{Claimed, Ending, Owned, Process},
+    failpoint::{self, Point},
     model::{ClosedBy, Outcome, RunId},
     shim::{
         client::{Ended, NotStarted, RunHandle},
@@ -59,7 +60,7 @@ pub(super) async fn finish(boot: &Boot, owned: Owned, ending: Ending, handle: Op
 pub(super) async fn retire(dir: RunDir) {
     let run_id = dir.run_id();
     match blocking(move || dir.retire()).await {
-        Ok(()) => {}
+        Ok(()) => failpoint::hit(Point::DirectoryRemoved),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => warn!(%run_id, %error, "failed to retire the run's directory; the next start tries again"),
     }
@@ -90,6 +91,7 @@ async fn execute(
         boot.spawn_trouble.trouble(&message);
         return (Ending::bare(Outcome::Interrupted, ClosedBy::Owner, message), None);
     }
+    failpoint::hit(Point::SpecWritten);
     if orders.borrow().is_some() {
         return (stopped_before_start(*orders.borrow()), None);
     }
@@ -169,6 +171,7 @@ pub(super) async fn watch_run(
             event = next_event(&mut handle, began.is_none() && !failed) => match event {
                 Event::Ended(ended) => break ended,
                 Event::Started(Ok(started)) => {
+                    failpoint::hit(Point::ShimStarted);
                     boot.spawn_trouble.over();
                     for remark in &started.remarks {
                         warn!(%run_id, remark, "the run could not be held as its agent asks");

@@ -11,6 +11,7 @@ use tracing::error;
 use super::{Boot, outage::Outage};
 use crate::{
     db::runs::{Answer, Settlement},
+    failpoint::{self, Point},
     model::{JobStatus, RunId},
 };
 
@@ -63,6 +64,7 @@ pub(super) async fn run(boot: Arc<Boot>, mut requests: mpsc::UnboundedReceiver<R
         loop {
             match boot.db().settle_runs(batch).await {
                 Ok(answers) => {
+                    failpoint::hit(Point::SettleCommitted);
                     outage.worked();
                     for answer in answers {
                         deal_with(&boot, answer, &mut waiting);

@@ -9,6 +9,7 @@ use tracing::warn;
 use super::{Boot, outage::Outage};
 use crate::{
     db::runs::Process,
+    failpoint::{self, Point},
     model::{JobId, RunId},
 };
 
@@ -51,6 +52,7 @@ pub(super) async fn run(boot: Arc<Boot>, mut stamps: mpsc::UnboundedReceiver<Sta
             batch.sort_by_key(|(job_id, ..)| *job_id);
             match boot.db().stamp_runs(boot.replica_id(), &batch).await {
                 Ok(stamped) => {
+                    failpoint::hit(Point::PidStamped);
                     outage.worked();
                     batch.retain(|(_, run_id, _)| !stamped.contains(run_id));
                     again(&boot, std::mem::take(&mut batch));

@@ -148,7 +148,8 @@ impl Start {
             None,
             SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
         )?;
-        let child = Command::new(&self.exe)
+        let mut command = Command::new(&self.exe);
+        command
             .arg0("orch")
             .arg("__shim")
             .arg("spawner")
@@ -159,8 +160,10 @@ impl Start {
             .current_dir("/")
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
-            .stderr(complaints(&self.state_dir))
-            .spawn()?;
+            .stderr(complaints(&self.state_dir));
+        #[cfg(feature = "failpoints")]
+        command.envs(std::env::var_os(crate::failpoint::VARIABLE).map(|armed| (crate::failpoint::VARIABLE, armed)));
+        let child = command.spawn()?;
         let channel = Arc::new(Link { socket: tokio::net::UnixStream::from_std(ours.into())?, pid: child.id() });
         match timeout(START_WAIT + self.lock_wait, ready(&channel)).await {
             Ok(outcome) => outcome.map(|()| (child, channel)),

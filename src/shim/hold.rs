@@ -39,7 +39,10 @@ use super::{
     start::failure,
     tend,
 };
-use crate::model::RunId;
+use crate::{
+    failpoint::{self, Point},
+    model::RunId,
+};
 
 /// How long a shim waits for a lock that somebody holds in order to give the run up.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
@@ -83,7 +86,9 @@ pub(super) fn run(inheritance: &Inheritance, run_id: RunId, channel: UnixStream)
     match ExitFile::reserve(&held.directory) {
         Ok(mut file) => {
             let exit = tend::tend(&held, inheritance, &mut peers, &signals).unwrap_or_else(nothing);
+            failpoint::hit(Point::ChildEnded);
             let published = file.publish(&held.directory, &exit);
+            failpoint::hit(Point::ExitRenamed);
             peers.tell(&Report::Exit(Box::new(exit)));
             if !wait_until_stored(&mut peers) && published.is_ok() {
                 drop(file.make_durable(&held.directory));
