@@ -392,6 +392,25 @@ CREATE INDEX events_job ON orch.events USING btree (job_id) WHERE (job_id IS NOT
 -- Adds the repairs of a transaction to guard_repairs_total.
 CREATE CONSTRAINT TRIGGER events_count_guard_repairs AFTER INSERT ON orch.events DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.kind = 'guard_repair'::text)) EXECUTE FUNCTION orch.count_guard_repairs(); -- always
 
+-- The output of runs in chunks, head and tail of each: what lies between the end of one chunk and the position of the next was dropped (log_cap).
+create table orch.run_logs (
+    -- The run that wrote it.
+    run_id uuid not null,
+    -- Where the chunk begins in the whole output of the run, in bytes from 0.
+    position bigint not null,
+    -- When it was stored here.
+    at timestamp with time zone not null default clock_timestamp(),
+    -- Standard output and standard error as they came, in no encoding, cut anywhere; empty where the end of the output was dropped.
+    bytes bytea not null,
+    -- Each part of an output is stored once; its chunks are read in this order.
+    constraint run_logs_pkey PRIMARY KEY (run_id, "position"),
+    -- At most 256 KiB, so that whoever reads or ships a log does it in bounded memory.
+    constraint log_chunk_is_bounded CHECK ((octet_length(bytes) <= 262144)),
+    -- An output begins at 0.
+    constraint log_position_is_not_negative CHECK (("position" >= 0))
+)
+with (fillfactor=100, autovacuum_vacuum_threshold=1000, autovacuum_vacuum_scale_factor=0.05, autovacuum_vacuum_insert_scale_factor=0.1, autovacuum_analyze_scale_factor=0.1);
+
 -- The migrations that were applied, written by orch migrate.
 create table orch.schema_history (
     -- Its number.
@@ -440,7 +459,7 @@ view orch.queue (
     next_run_at timestamp with time zone
 );
 
--- Every running job: run, pid, host, replica, age, lease left.
+-- Every running job: run, pid, host, replica, age, lease left, output age.
 view orch.running (
     -- The job's number.
     job_id bigint,
@@ -469,7 +488,9 @@ view orch.running (
     -- For how long the replica may still call it its own, unless it renews; negative once the lease has run out.
     lease_left interval,
     -- Since when somebody wants it cancelled.
-    cancel_requested_at timestamp with time zone
+    cancel_requested_at timestamp with time zone,
+    -- Since its last output arrived here, or, where there was none yet, since its program was started; null until then. A long one is no proof of anything: silence_timeout of the agent ends what is silent for too long.
+    output_age interval
 );
 
 -- Every invariant as a query; empty while all hold.

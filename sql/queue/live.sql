@@ -4,12 +4,16 @@
 --       oldest first), oldest_queued_seconds (null where no job is due), replicas (jsonb array, live ones), last_tick_at,
 --       reaped_total, impossible_queued_total, guard_repairs_total, counted_at
 -- guard: none
--- index: jobs_claim, jobs_set_aside and agent_runs_open: none of them holds a finished job
+-- index: jobs_claim, jobs_set_aside and agent_runs_open: none of them holds a finished job; the end of run_logs_pkey for
+--        each running one
 with running as materialized (
-    select j.id, r.run_id, j.pid, j.agent, j.project, p.name as replica, r.host, r.replica_id, r.claimed_at, p.lease_until
+    select j.id, r.run_id, j.pid, j.agent, j.project, p.name as replica, r.host, r.replica_id, r.claimed_at, p.lease_until,
+           coalesce(o.at, r.spawned_at) as output_at
       from orch.agent_runs r
       join orch.jobs j on j.id = r.job_id and j.run_id = r.run_id and j.status = 'running'
       left join orch.replicas p on p.replica_id = r.replica_id
+      left join lateral (select l.at from orch.run_logs l where l.run_id = r.run_id order by l.position desc limit 1) o
+           on true
      where r.ended_at is null
 ),
 queued as materialized (
@@ -39,7 +43,8 @@ select (select coalesce(jsonb_object_agg(project, statuses), '{}') from projects
                    'job_id', id, 'run_id', run_id, 'pid', pid, 'agent', agent, 'project', project, 'replica', replica,
                    'host', host,
                    'age_seconds', extract(epoch from clock_timestamp() - claimed_at)::double precision,
-                   'lease_left_seconds', extract(epoch from lease_until - clock_timestamp())::double precision)
+                   'lease_left_seconds', extract(epoch from lease_until - clock_timestamp())::double precision,
+                   'output_age_seconds', extract(epoch from clock_timestamp() - output_at)::double precision)
                order by claimed_at, id), '[]') from running) as running,
        (select extract(epoch from clock_timestamp() - min(oldest))::double precision
           from (select oldest from queued union all select oldest from aside where status = 'queued') q

@@ -76,7 +76,10 @@ fn lines(job: &Job) -> Vec<(&'static str, String)> {
     some("dedupe key", job.dedupe_key.clone());
     some("timeout", job.timeout_seconds.map(short));
     some("run", line.run_id.map(|run| run.to_string()));
+    // Three facts that may fail apart: who owns the run and for how long, its process, and when it last said something.
+    some("owner", line.replica.as_ref().map(|name| owner(name, line.host.as_deref(), job.lease_left_seconds)));
     some("pid", line.pid.map(|pid| pid.to_string()));
+    some("output age", job.output_age_seconds.map(short));
     some("started", line.started_at.map(|at| at.to_string()));
     some("finished", line.finished_at.map(|at| at.to_string()));
     some("note", Some(note(line)).filter(|note| note != NONE && line.error.is_none()));
@@ -84,6 +87,18 @@ fn lines(job: &Job) -> Vec<(&'static str, String)> {
     some("payload", Some(job.payload.get().to_owned()));
     some("result", job.result.as_ref().map(|result| result.get().to_owned()));
     lines
+}
+
+fn owner(name: &str, host: Option<&str>, lease_left: Option<f64>) -> String {
+    let host = host.map(|host| format!(" on {host}")).unwrap_or_default();
+    let lease = lease_left.map_or_else(String::new, |left| {
+        if left > 0.0 {
+            format!(", lease left {}", short(left))
+        } else {
+            format!(", lease over since {}", short(-left))
+        }
+    });
+    format!("{name}{host}{lease}")
 }
 
 fn show_runs(runs: &[Run]) -> anyhow::Result<()> {

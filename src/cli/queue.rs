@@ -47,9 +47,10 @@ fn show(summary: &Summary) -> anyhow::Result<()> {
                 job.pid.map_or_else(none, |pid| pid.to_string()),
                 short(job.age_seconds),
                 job.lease_left_seconds.map_or_else(none, short),
+                job.output_age_seconds.map_or_else(none, short),
             ]
         });
-        output::table(["JOB", "PROJECT", "AGENT", "REPLICA", "HOST", "PID", "AGE", "LEASE LEFT"], rows)?;
+        output::table(["JOB", "PROJECT", "AGENT", "REPLICA", "HOST", "PID", "AGE", "LEASE LEFT", "OUTPUT AGE"], rows)?;
     }
     if !summary.replicas.is_empty() {
         output::line("")?;

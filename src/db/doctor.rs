@@ -69,6 +69,8 @@ const EXPECTED_CHECKS: &[(&str, &str)] = &[
     ("replicas", "replica_labels_are_an_object"),
     ("replicas", "replica_max_concurrency_is_not_negative"),
     ("replicas", "replica_state_is_known"),
+    ("run_logs", "log_chunk_is_bounded"),
+    ("run_logs", "log_position_is_not_negative"),
 ];
 
 /// The indexes, primary keys among them: without one, an invariant or the speed of every claim is gone.
@@ -93,6 +95,7 @@ const EXPECTED_INDEXES: &[(&str, &str)] = &[
     ("meta", "meta_pkey"),
     ("projects", "projects_pkey"),
     ("replicas", "replicas_pkey"),
+    ("run_logs", "run_logs_pkey"),
     ("schema_history", "schema_history_pkey"),
 ];
 

@@ -9,6 +9,8 @@ pub mod bench;
 pub mod doctor;
 mod error;
 pub mod jobs;
+pub mod logs;
+pub mod prune;
 pub mod queue;
 pub mod reaper;
 pub mod replicas;
@@ -148,6 +150,8 @@ pub fn all_statements() -> impl Iterator<Item = &'static Statement> {
         bench::STATEMENTS,
         doctor::STATEMENTS,
         jobs::STATEMENTS,
+        logs::STATEMENTS,
+        prune::STATEMENTS,
         queue::STATEMENTS,
         reaper::STATEMENTS,
         replicas::STATEMENTS,

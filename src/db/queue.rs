@@ -65,6 +65,8 @@ pub struct RunningJob {
     pub age_seconds: f64,
     /// Seconds until the owner's lease ends; negative once it has.
     pub lease_left_seconds: Option<f64>,
+    /// Seconds since its last output arrived in the database, or since its program was started; none until then.
+    pub output_age_seconds: Option<f64>,
 }
 
 /// A replica that is live.

@@ -78,6 +78,10 @@ pub struct Job {
     pub timeout_seconds: Option<f64>,
     /// The last run that ended.
     pub last_run_id: Option<RunId>,
+    /// Seconds until its owner's lease ends, while it runs; negative once it has.
+    pub lease_left_seconds: Option<f64>,
+    /// Seconds since its run's last output arrived in the database, or since its program was started, while it runs.
+    pub output_age_seconds: Option<f64>,
     /// What its runs are given.
     pub payload: Box<RawValue>,
     /// What the last run answered.
@@ -200,6 +204,8 @@ impl Job {
             dedupe_key: row.try_get("dedupe_key")?,
             timeout_seconds: row.try_get("timeout_seconds")?,
             last_run_id: row.try_get::<_, Option<_>>("last_run_id")?.map(RunId),
+            lease_left_seconds: row.try_get("lease_left_seconds")?,
+            output_age_seconds: row.try_get("output_age_seconds")?,
             payload: json(row, "payload")?.ok_or_else(|| disagreement("payload", "it is null"))?,
             result: json(row, "result")?,
         })

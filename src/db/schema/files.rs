@@ -24,6 +24,7 @@ pub const MIGRATIONS: &[(&str, &str)] = files!("migrations":
     "V4__create_agents",
     "V5__create_projects",
     "V6__create_bookkeeping",
+    "V7__create_run_logs",
 );
 
 /// The functions, views and triggers below `sql/schema`, in the order in which they are applied. A definition whose shape
