@@ -12,19 +12,14 @@ use tokio_postgres::{Client, Row};
 
 use crate::{
     auditor::{self, Auditor, Violation},
+    bound::{HANDOVER_LEASE, HEARTBEAT, POLL, REAP_GRACE, TICK},
     kept,
+    node::Node,
     support::{Orch, Replica, TestDb, eventually, eventually_within, processes_beneath, say},
     witness,
 };
 
-/// The suite's timings: L, H, K, G, tick and poll, so that a dead owner's job waits some eight seconds.
-pub(crate) const LEASE: Duration = Duration::from_secs(6);
-/// K.
-pub(crate) const KILL_GRACE: Duration = Duration::from_secs(1);
-/// The longest that recovery may take: lease, grace, tick, poll, and what two busy cores add.
-pub(crate) const BOUND: Duration = Duration::from_secs(6 + 1 + 1 + 1 + 6);
-/// As [`BOUND`] after a time in which nobody ticked: three heartbeats and the grace more.
-pub(crate) const BOUND_AFTER_OUTAGE: Duration = Duration::from_secs(6 + 1 + 1 + 1 + 6 + 4);
+pub(crate) use crate::bound::{BOUND, BOUND_AFTER_OUTAGE, KILL_GRACE, LEASE};
 
 /// One row's world.
 pub(crate) struct Case {
@@ -38,6 +33,7 @@ pub(crate) struct Case {
     pub(crate) orch: Orch,
     pub(crate) auditor: Auditor,
     replica: Option<Replica>,
+    nodes: Vec<Node>,
     agents: String,
 }
 
@@ -50,23 +46,24 @@ impl Case {
         let db = TestDb::new().await;
         let sql = db.client().await;
         let mut orch = Orch::on(&db);
-        for (setting, value) in [
-            ("ORCH_LEASE", "6s"),
-            ("ORCH_HEARTBEAT", "1s"),
-            ("ORCH_KILL_GRACE", "1s"),
-            ("ORCH_REAP_GRACE", "500ms"),
-            ("ORCH_REAP_INTERVAL", "1s"),
-            ("ORCH_POLL_INTERVAL", "200ms"),
-            ("ORCH_DRAIN_GRACE", "1s"),
-            ("ORCH_MAX_CONCURRENCY", "8"),
+        for (setting, time) in [
+            ("ORCH_LEASE", LEASE),
+            ("ORCH_HEARTBEAT", HEARTBEAT),
+            ("ORCH_KILL_GRACE", KILL_GRACE),
+            ("ORCH_REAP_GRACE", REAP_GRACE),
+            ("ORCH_REAP_INTERVAL", TICK),
+            ("ORCH_POLL_INTERVAL", POLL),
+            ("ORCH_DRAIN_GRACE", Duration::from_secs(1)),
+            ("ORCH_HANDOVER_LEASE", HANDOVER_LEASE),
         ] {
-            orch.set(setting, value);
+            orch.set(setting, format!("{}ms", time.as_millis()));
         }
+        orch.set("ORCH_MAX_CONCURRENCY", "8");
         std::fs::create_dir(orch.path("witness")).expect("the witness's directory");
         let auditor = Auditor::start(db.config());
         let random = StdRng::seed_from_u64(seed);
         let agents = String::new();
-        Self { name, seed, random, db, sql, orch, auditor, replica: None, agents }
+        Self { name, seed, random, db, sql, orch, auditor, replica: None, nodes: Vec::new(), agents }
     }
 
     /// Where the witness writes.
@@ -105,6 +102,18 @@ impl Case {
     /// The running replica.
     pub(crate) fn replica(&self) -> &Replica {
         self.replica.as_ref().expect("a replica")
+    }
+
+    /// Adds a node with a state directory of its own, and the settings that the case has by now. No replica is started.
+    pub(crate) fn add_node(&mut self, name: &str) -> &mut Node {
+        assert!(self.nodes.iter().all(|node| node.name() != name), "there is a node {name} already");
+        self.nodes.push(Node::beside(&self.orch, name));
+        self.node(name)
+    }
+
+    /// A node that was added.
+    pub(crate) fn node(&mut self, name: &str) -> &mut Node {
+        self.nodes.iter_mut().find(|node| node.name() == name).unwrap_or_else(|| panic!("no node {name}"))
     }
 
     /// Gives a replica that was started otherwise to the case.
@@ -162,18 +171,24 @@ impl Case {
         .await
     }
 
-    /// Stops the replica as an operator would, and requires that it ends well and leaves no process.
+    /// Stops every replica as an operator would, and requires that each ends well and that no process is left, of nodes
+    /// without a replica neither.
     pub(crate) async fn down(&mut self) {
-        let Some(mut replica) = self.replica.take() else { return };
-        replica.signal(Signal::SIGTERM);
-        let status = replica.ended().await;
-        assert!(status.success(), "the replica ended with {status}:\n{}", replica.log());
-        let state = self.orch.state_dir().to_owned();
-        eventually_within(BOUND, "all of the replica's processes to end", async || {
-            processes_beneath(&state).is_empty().then_some(())
+        let mut places = vec![self.orch.state_dir().to_owned()];
+        if let Some(mut replica) = self.replica.take() {
+            replica.signal(Signal::SIGTERM);
+            let status = replica.ended().await;
+            assert!(status.success(), "the replica ended with {status}:\n{}", replica.log());
+            assert!(!replica.log().contains("panicked"), "a panic in the replica's log:\n{}", replica.log());
+        }
+        for node in &mut self.nodes {
+            node.stop().await;
+            places.push(node.state_dir().to_owned());
+        }
+        eventually_within(BOUND, "all of the replicas' processes to end", async || {
+            places.iter().all(|place| processes_beneath(place).is_empty()).then_some(())
         })
         .await;
-        assert!(!replica.log().contains("panicked"), "a panic in the replica's log:\n{}", replica.log());
     }
 
     /// The end of every row: nothing unfinished, no process left, and both judges content.
@@ -234,6 +249,9 @@ impl Case {
             say(&format!("the tables are not kept: {error}"));
         }
         let _ = kept::copy(&self.orch.path(""), &to.join("home"));
+        for node in &self.nodes {
+            let _ = kept::copy(&node.orch.path(""), &to.join(node.name()));
+        }
         to
     }
 }

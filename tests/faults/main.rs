@@ -8,9 +8,14 @@
 mod support;
 
 mod auditor;
+mod bound;
 mod case;
+mod container;
+mod failpoints;
 mod kept;
+mod node;
 mod processes;
+mod proxy;
 mod rows;
 mod table;
 mod witness;

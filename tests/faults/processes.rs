@@ -1,6 +1,7 @@
 //! What the kernel says about processes, read from /proc: who holds a lock, whose child one is, who is a zombie.
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -62,6 +63,22 @@ pub(crate) fn lock_holder(dir: &Path) -> Option<i32> {
         let held = words.get(1) == Some(&"FLOCK") && inodes.iter().any(|inode| words[5].ends_with(inode));
         held.then(|| words[4].parse().ok()).flatten()
     })
+}
+
+/// Which of these files are locked, and by whom.
+pub(crate) fn flock_holders(files: &[PathBuf]) -> Vec<(PathBuf, i32)> {
+    let key = |path: &Path| fs::metadata(path).ok().map(|meta| (format!(":{}", meta.ino()), path.to_owned()));
+    let inodes: BTreeMap<String, PathBuf> = files.iter().filter_map(|path| key(path)).collect();
+    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+    let held = locks.lines().filter_map(|line| {
+        // 1: FLOCK  ADVISORY  WRITE 1234 08:01:4711 0 EOF; one that waits has `->` after the number.
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (kind, pid, place) = (words.get(1)?, words.get(4)?, words.get(5)?);
+        let inode = place.rfind(':').map(|colon| &place[colon..])?;
+        let path = inodes.get(inode).filter(|_| *kind == "FLOCK")?;
+        Some((path.clone(), pid.parse().ok()?))
+    });
+    held.collect()
 }
 
 /// The living processes that carry this word in their environment.

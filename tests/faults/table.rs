@@ -39,6 +39,8 @@ macro_rules! table {
 const TABLE: &[Row] = table! {
     judges::the_auditor_sees_each_kind_of_wrong_row, gate, [Superuser];
     judges::the_witness_sees_two_of_one_job, gate, [];
+    judges::the_proxy_does_what_it_is_told, gate, [Superuser];
+    judges::a_container_ends_whole, gate, [Root, PidNamespace];
     r01_incident::repaired_at_startup, gate, [];
     r01_incident::repaired_at_a_tick, gate, [];
     r02_dead_owner::reaped_by_its_lease_and_nothing_is_signalled, gate, [];

@@ -1,10 +1,17 @@
 //! The judges judged: a suite whose judges see nothing would pass whatever happens.
 
-use std::process::{Child, Command};
+use std::{
+    process::{Child, Command},
+    time::{Duration, Instant},
+};
+
+use tokio_postgres::{Client, NoTls};
 
 use crate::{
     auditor::Auditor,
     case::Case,
+    container,
+    proxy::{Fate, Proxy},
     support::eventually,
     witness::{self, is_alive, overlaps},
 };
@@ -88,4 +95,92 @@ pub(crate) async fn the_witness_sees_two_of_one_job(case: &mut Case) {
     std::fs::remove_file(dir.join("overlaps")).unwrap();
     std::fs::write(dir.join("8"), "start a 100\nstop a 300\nstart b 200\nstop b 400\n").unwrap();
     assert_eq!(overlaps(&dir).len(), 1);
+}
+
+/// A connection through the proxy; its driver ends with it.
+async fn through(proxy: &Proxy, case: &Case) -> Client {
+    let (client, connection) = tokio_postgres::connect(&proxy.url(&case.db.url()), NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+pub(crate) async fn the_proxy_does_what_it_is_told(case: &mut Case) {
+    let proxy = Proxy::before(case.db.config()).await;
+    case.sql.batch_execute("create table told (word text)").await.unwrap();
+    let told = async || -> Vec<String> {
+        let rows = case.sql.query("select word from told order by word", &[]).await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    };
+    const TELL: &str = "insert into told values ($1)";
+
+    // What is chosen by its text meets its fate, and what comes before and after does not.
+    let client = through(&proxy, case).await;
+    let trap = proxy.trap("into told", Fate::CutReply);
+    client.query_one("select 1", &[]).await.unwrap();
+    assert!(client.execute(TELL, &[&"cut"]).await.is_err());
+    trap.answered().await;
+    assert_eq!(told().await, ["cut"], "the server did it, and the client was not told");
+
+    let client = through(&proxy, case).await;
+    let trap = proxy.trap("into told", Fate::LoseReply);
+    let lost = tokio::time::timeout(Duration::from_millis(500), client.execute(TELL, &[&"lost"])).await;
+    assert!(lost.is_err(), "no reply, and no end of the connection: {lost:?}");
+    trap.answered().await;
+    assert_eq!(told().await, ["cut", "lost"]);
+
+    let client = through(&proxy, case).await;
+    let trap = proxy.trap("into told", Fate::StrayRequest);
+    assert!(client.execute(TELL, &[&"stray"]).await.is_err(), "the client hears at once that it is cut off");
+    trap.sprung().await;
+    drop(client);
+    assert_eq!(told().await, ["cut", "lost"]);
+    trap.let_go();
+    trap.answered().await;
+    assert_eq!(told().await, ["cut", "lost", "stray"], "what was sent arrives, though nobody waits for it");
+
+    let client = through(&proxy, case).await;
+    let trap = proxy.trap("into told", Fate::HoldReply);
+    let late = tokio::spawn(async move { client.execute(TELL, &[&"held"]).await.map(|_| client) });
+    trap.answered().await;
+    assert!(!late.is_finished());
+    trap.let_go();
+    let client = late.await.unwrap().unwrap();
+
+    // And so does everything.
+    let start = Instant::now();
+    proxy.delay_requests(Duration::from_millis(200));
+    proxy.delay_replies(Duration::from_millis(200));
+    client.simple_query("select 1").await.unwrap();
+    assert!(start.elapsed() >= Duration::from_millis(400));
+    proxy.heal();
+    proxy.black_hole();
+    let held = tokio::spawn(async move { client.execute(TELL, &[&"through"]).await.map(|_| client) });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!held.is_finished() && told().await.len() == 4);
+    proxy.heal();
+    let client = held.await.unwrap().unwrap();
+    proxy.refuse();
+    eventually("the connection to be cut", async || client.is_closed().then_some(())).await;
+    assert!(tokio_postgres::connect(&proxy.url(&case.db.url()), NoTls).await.is_err());
+    proxy.heal();
+    through(&proxy, case).await.simple_query("select 1").await.unwrap();
+    case.sql.batch_execute("drop table told").await.unwrap();
+}
+
+pub(crate) async fn a_container_ends_whole(case: &mut Case) {
+    case.agent("patient", "setsid -f sleep 100000; sleep 100000", "");
+    case.agent("quick", "exit 0", "");
+    let node = case.add_node("contained");
+    container::start(node, Some(3000));
+    node.until_ready().await;
+    assert!(container::is_contained(node.replica()));
+    let job = case.enqueue("patient").await;
+    let pid = case.until_alive(job).await;
+    assert!(pid > 3000, "{pid}: pids are counted inside, from where they were told to");
+    let decoy = container::ContainedDecoy::start(case.node("contained"), 4711).await;
+    decoy.assert_untouched();
+    container::kill(case.node("contained")).await;
+    assert!(!is_alive(&case.witness(), job));
+    case.sql.execute("select orch.cancel($1)", &[&job]).await.unwrap();
+    case.node("contained").up().await;
 }

@@ -23,6 +23,7 @@ pub(crate) struct Orch {
     home: TempDir,
     env: BTreeMap<String, String>,
     listen: SocketAddr,
+    program: PathBuf,
 }
 
 /// What a command that ended has said.
@@ -58,6 +59,17 @@ impl Orch {
         orch.with("DATABASE_URL", db.url())
     }
 
+    /// Another place on the same database, with the same settings and the same `orch.toml`: own home, state directory and
+    /// port.
+    pub(crate) fn beside(&self) -> Self {
+        let mut other = Self::without_database();
+        let own = ["HOME", "ORCH_STATE_DIR", "ORCH_LISTEN"];
+        let shared = self.env.iter().filter(|(name, _)| !own.contains(&name.as_str()));
+        other.env.extend(shared.map(|(name, value)| (name.clone(), value.clone())));
+        other.program.clone_from(&self.program);
+        other
+    }
+
     /// Without a database: nothing says where one is.
     pub(crate) fn without_database() -> Self {
         // As root the embedded server is another user, who must be able to pass through.
@@ -73,7 +85,8 @@ impl Orch {
             ("ORCH_CONFIG".to_owned(), path("orch.toml")),
             ("ORCH_LISTEN".to_owned(), listen.to_string()),
         ]);
-        let orch = Self { home, env, listen };
+        let program = PathBuf::from(env!("CARGO_BIN_EXE_orch"));
+        let orch = Self { home, env, listen, program };
         orch.config("");
         orch
     }
@@ -93,6 +106,16 @@ impl Orch {
     /// Takes an environment variable away from what is run from now on.
     pub(crate) fn unset(&mut self, name: &str) {
         self.env.remove(name);
+    }
+
+    /// The binary that is run here.
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// Runs another build of the binary from now on.
+    pub(crate) fn set_program(&mut self, program: &Path) {
+        program.clone_into(&mut self.program);
     }
 
     /// Writes `orch.toml`.
@@ -117,7 +140,7 @@ impl Orch {
 
     /// The binary with these arguments, not started.
     pub(crate) fn command<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, arguments: I) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_orch"));
+        let mut command = Command::new(&self.program);
         command.args(arguments);
         self.placed(command)
     }

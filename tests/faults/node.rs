@@ -1,0 +1,130 @@
+//! A node: one place where replicas run one after the other, with its own state directory, name and port.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitStatus,
+};
+
+use nix::sys::signal::Signal;
+use tokio_postgres::Client;
+
+use crate::{
+    processes,
+    support::{Orch, Replica, eventually, processes_beneath},
+};
+
+/// A node and its replica, if one is up.
+#[derive(Debug)]
+pub(crate) struct Node {
+    name: String,
+    pub(crate) orch: Orch,
+    replica: Option<Replica>,
+}
+
+impl Node {
+    /// Beside another place: the same database, agents and settings.
+    pub(crate) fn beside(orch: &Orch, name: &str) -> Self {
+        let orch = orch.beside().with("ORCH_NAME", name);
+        Self { name: name.to_owned(), orch, replica: None }
+    }
+
+    /// Starts its replica without waiting for anything.
+    pub(crate) fn start(&mut self) {
+        assert!(self.replica.is_none(), "{}: a second replica on one state directory", self.name);
+        self.replica = Some(self.orch.start());
+    }
+
+    /// Starts its replica and waits until it is ready.
+    pub(crate) async fn up(&mut self) {
+        self.start();
+        self.until_ready().await;
+    }
+
+    /// Waits until its replica is ready.
+    pub(crate) async fn until_ready(&mut self) {
+        let replica = self.replica.as_mut().expect("a replica");
+        eventually("the replica to be ready", async || replica.is_ready().await.then_some(())).await;
+    }
+
+    /// Gives it a replica that was started otherwise.
+    pub(crate) fn adopt(&mut self, replica: Replica) {
+        assert!(self.replica.is_none(), "{}: a second replica on one state directory", self.name);
+        self.replica = Some(replica);
+    }
+
+    /// Whether a replica was started here that nobody has taken down since.
+    pub(crate) fn is_up(&self) -> bool {
+        self.replica.is_some()
+    }
+
+    /// Its replica.
+    pub(crate) fn replica(&self) -> &Replica {
+        self.replica.as_ref().unwrap_or_else(|| panic!("{} has no replica", self.name))
+    }
+
+    /// What its replicas have logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.orch.path("replica.log")).unwrap_or_default()
+    }
+
+    /// `kill -9` of its replica: spawner, shims and jobs are left to themselves.
+    pub(crate) async fn kill(&mut self) {
+        self.replica.take().expect("a replica").kill().await;
+    }
+
+    /// Waits for the end of its replica, which was told to or kills itself.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        self.replica.take().expect("a replica").ended().await
+    }
+
+    /// SIGTERM, and what it ends with, which must be well.
+    pub(crate) async fn stop(&mut self) {
+        if self.is_up() {
+            self.replica().signal(Signal::SIGTERM);
+            let status = self.ended().await;
+            assert!(status.success(), "{} ended with {status}:\n{}", self.name, self.log());
+        }
+        let log = self.log();
+        assert!(!log.contains("panicked"), "a panic in the log of {}:\n{log}", self.name);
+    }
+
+    /// Its state directory.
+    pub(crate) fn state_dir(&self) -> &Path {
+        self.orch.state_dir()
+    }
+
+    /// Its living processes of any kind.
+    pub(crate) fn processes(&self) -> Vec<i32> {
+        processes_beneath(self.state_dir())
+    }
+
+    /// Its spawner: whoever holds the lock of it.
+    pub(crate) fn spawner(&self) -> Option<i32> {
+        processes::flock_holders(&[self.state_dir().join("spawner.lock")]).pop().map(|(_, pid)| pid)
+    }
+
+    /// Its shims: run and pid.
+    pub(crate) fn shims(&self) -> Vec<(String, i32)> {
+        let runs = std::fs::read_dir(self.state_dir().join("runs")).into_iter().flatten().flatten();
+        let locks: Vec<PathBuf> = runs.map(|run| run.path().join("lock")).collect();
+        let holders = processes::flock_holders(&locks).into_iter();
+        let run = |lock: PathBuf| Some(lock.parent()?.file_name()?.to_str()?.to_owned());
+        let replica = self.replica.as_ref().map(Replica::pid);
+        // A replica holds a run's lock as well, for the moment in which it gives the run up.
+        holders
+            .filter(|(_, pid)| Some(*pid) != replica)
+            .filter_map(|(lock, pid)| run(lock).map(|run| (run, pid)))
+            .collect()
+    }
+
+    /// The name of its newest boot in the database.
+    pub(crate) async fn replica_id(&self, sql: &Client) -> String {
+        let newest = "select replica_id::text from orch.replicas where name = $1 order by started_at desc limit 1";
+        sql.query_one(newest, &[&self.name]).await.expect("a registered replica").get(0)
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+}
