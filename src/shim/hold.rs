@@ -1,8 +1,8 @@
 //! The shim: takes hold of a run, has it tended, and lets its end stand.
 //!
 //! Owns the run's lock, from before it looks whether the run may start until after `exit.json` stands. Starts nothing
-//! where `void` stands, where the directory is gone, or where a shim has been before. It never makes the directory.
-//! The lease will be looked at here before the start, and be one more deadline in `tend`.
+//! where `void` stands, where the directory is gone, where a shim has been before, or where the lease of the replica that
+//! claimed is not there, of another boot, or nearly at its end. It never makes the directory.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -31,12 +31,13 @@ use nix::{
 use super::{
     clock,
     ending::ExitFile,
+    lease::Lease,
     note::Note,
     peers::Peers,
     protocol::{Exit, Report, Request, RunDir, SpawnError},
     rundir::{EXIT_TEMPORARY, LOCK, SPEC, SpecFile, VOID},
     spawner::Inheritance,
-    start::failure,
+    start::{failure, look_at_lease},
     tend,
 };
 use crate::{
@@ -85,7 +86,9 @@ pub(super) fn run(inheritance: &Inheritance, run_id: RunId, channel: UnixStream)
     drop(peers.listen(&held.directory));
     match ExitFile::reserve(&held.directory) {
         Ok(mut file) => {
-            let exit = tend::tend(&held, inheritance, &mut peers, &signals).unwrap_or_else(nothing);
+            let exit = open_lease(&held, inheritance)
+                .and_then(|lease| tend::tend(&held, lease, inheritance, &mut peers, &signals))
+                .unwrap_or_else(nothing);
             failpoint::hit(Point::ChildEnded);
             let published = file.publish(&held.directory, &exit);
             failpoint::hit(Point::ExitRenamed);
@@ -128,6 +131,21 @@ fn take(dir: RunDir) -> Result<Option<Held>, SpawnError> {
     let file = serde_json::from_slice(&text)
         .map_err(|error| SpawnError { temporary: false, message: format!("read the run's spec: {error}") })?;
     Ok(Some(Held { dir, directory, lock, file }))
+}
+
+/// The lease under which the run may start: of the replica that claimed it, in this boot of the machine, and long enough.
+fn open_lease(held: &Held, inheritance: &Inheritance) -> Result<Lease, SpawnError> {
+    let spec = &held.file.spec;
+    let lease = Lease::open(&inheritance.state_dir, spec.replica_id, &inheritance.boot_id).map_err(|error| {
+        let message = match error.kind() {
+            io::ErrorKind::NotFound => "its replica has no lease here (any more)".to_owned(),
+            io::ErrorKind::InvalidData => "the lease of its replica is of another boot of the machine".to_owned(),
+            _ => format!("read the lease of its replica: {error}"),
+        };
+        SpawnError { temporary: true, message }
+    })?;
+    look_at_lease(lease.deadline(), Duration::from_millis(spec.kill_grace_ms))?;
+    Ok(lease)
 }
 
 /// Whoever holds it is about to give the run up, or is another shim: it is not waited for without end.
@@ -203,7 +221,7 @@ fn wait_until_stored(peers: &mut Peers) -> bool {
 fn converse(peers: &mut Peers, deadline: Duration) -> Option<Vec<Request>> {
     let left = deadline.checked_sub(clock::now()).filter(|left| !left.is_zero())?;
     let mut watched = Vec::new();
-    peers.watch(&mut watched);
+    peers.watch(|fd| watched.push(fd));
     let patience = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::ZERO);
     match poll(&mut watched, patience) {
         Ok(_) | Err(Errno::EINTR) => {}

@@ -7,10 +7,15 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io,
-    os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _},
+    os::{
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
+        unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _},
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
+
+use nix::sys::uio::pread;
 
 use super::cgroup::boot_id;
 use crate::model::ReplicaId;
@@ -82,32 +87,58 @@ pub fn remove_lease(state_dir: &Path, replica_id: ReplicaId) -> io::Result<()> {
     }
 }
 
-/// A lease as a shim sees it.
+/// A lease as a shim sees it, with the last deadline that it read there.
 #[derive(Debug)]
 pub(super) struct Lease {
     file: File,
-    boot_id: String,
+    deadline: Duration,
 }
 
 impl Lease {
-    /// Opens the lease of a replica of the boot `boot_id`.
+    /// Opens the lease of a replica of the boot `boot_id`. An error of kind `InvalidData`: it is no lease of this boot.
     pub(super) fn open(state_dir: &Path, replica_id: ReplicaId, boot_id: &str) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).open(lease_path(state_dir, replica_id))?;
-        Ok(Self { file, boot_id: boot_id.to_owned() })
-    }
-
-    /// The deadline now. An error of kind `InvalidData`: it is no lease of this boot.
-    pub(super) fn deadline(&self) -> io::Result<Duration> {
-        let mut bytes = [0; LENGTH];
-        self.file.read_exact_at(&mut bytes, 0)?;
-        let (boot, deadline) = bytes.split_at(DEADLINE_AT);
-        let boot = boot.split(|byte| *byte == 0).next().unwrap_or_default();
-        if boot != self.boot_id.as_bytes() {
+        let mut boot = [0; DEADLINE_AT];
+        file.read_exact_at(&mut boot, 0)?;
+        if boot.split(|byte| *byte == 0).next() != Some(boot_id.as_bytes()) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the lease is of another boot of the machine"));
         }
-        let deadline = deadline.try_into().map_err(io::Error::other)?;
-        Ok(Duration::from_nanos(u64::from_le_bytes(deadline)))
+        let deadline = read_deadline(file.as_fd())?;
+        Ok(Self { file, deadline })
     }
+
+    /// Reads it again: until when runs may live, on [`boottime`]. Where it cannot be read any more, and whatever becomes of
+    /// the file, the last deadline stands.
+    pub(super) fn refresh(&mut self) -> Duration {
+        // A later one counts when it was read twice, since nothing promises that eight bytes are copied as one.
+        if let Ok(deadline) = read_deadline(self.file.as_fd())
+            && deadline > self.deadline
+            && read_deadline(self.file.as_fd()).is_ok_and(|again| again == deadline)
+        {
+            self.deadline = deadline;
+        }
+        self.deadline
+    }
+
+    /// The deadline that was read last.
+    pub(super) const fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// The file, for one who looks at its deadline once more.
+    pub(super) fn file(&self) -> io::Result<OwnedFd> {
+        self.file.as_fd().try_clone_to_owned()
+    }
+}
+
+/// The deadline in an open lease.
+pub(super) fn read_deadline(lease: BorrowedFd<'_>) -> io::Result<Duration> {
+    let mut bytes = [0; size_of::<u64>()];
+    let length = pread(lease, &mut bytes, DEADLINE_AT as i64)?;
+    if length < bytes.len() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(Duration::from_nanos(u64::from_le_bytes(bytes)))
 }
 
 fn text(boot_id: &str, deadline: Duration) -> [u8; LENGTH] {
@@ -134,11 +165,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let id = ReplicaId::new();
         let mut written = LeaseFile::create(dir.path(), id, SECOND).unwrap();
-        let read = Lease::open(dir.path(), id, &boot_id()).unwrap();
-        assert_eq!(read.deadline().unwrap(), SECOND);
+        let mut read = Lease::open(dir.path(), id, &boot_id()).unwrap();
+        assert_eq!(read.deadline(), SECOND);
         written.extend(SECOND * 3).unwrap();
         written.extend(SECOND * 2).unwrap();
-        assert_eq!((written.deadline(), read.deadline().unwrap()), (SECOND * 3, SECOND * 3));
+        assert_eq!((written.deadline(), read.refresh()), (SECOND * 3, SECOND * 3));
         remove_lease(dir.path(), id).unwrap();
         remove_lease(dir.path(), id).unwrap();
         assert_eq!(Lease::open(dir.path(), id, &boot_id()).unwrap_err().kind(), io::ErrorKind::NotFound);
@@ -149,7 +180,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let id = ReplicaId::new();
         let _written = LeaseFile::create(dir.path(), id, SECOND).unwrap();
-        let read = Lease::open(dir.path(), id, "another").unwrap();
-        assert_eq!(read.deadline().unwrap_err().kind(), io::ErrorKind::InvalidData);
+        let error = Lease::open(dir.path(), id, "another").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn a_lease_that_is_removed_or_emptied_leaves_the_last_deadline_standing() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = ReplicaId::new();
+        let mut written = LeaseFile::create(dir.path(), id, SECOND).unwrap();
+        let mut read = Lease::open(dir.path(), id, &boot_id()).unwrap();
+        remove_lease(dir.path(), id).unwrap();
+        written.extend(SECOND * 2).unwrap();
+        assert_eq!(read.refresh(), SECOND * 2);
+        written.file.set_len(0).unwrap();
+        assert_eq!(read.refresh(), SECOND * 2);
+        assert_eq!(read_deadline(read.file.as_fd()).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 }

@@ -11,6 +11,7 @@
 //! | `spawner` | the process that forks shims |
 //! | `lease` | until when a replica's runs are its own: written by it, read by its shims |
 //! | `hold`, `tend`, `ending` | the shim: its lock, its loop, the order of its end |
+//! | `fence` | when a tree is told to end: the lease, a timeout, silence |
 //! | `start`, `birth` | the job's first steps, and how the shim hears of them |
 //! | `peers`, `clock` | who speaks with a shim; its clock |
 //! | `tree`, `cgroup`, `pidns`, `process` | the three containments and what they stand on |
@@ -25,6 +26,7 @@ mod cgroup;
 pub mod client;
 mod clock;
 mod ending;
+mod fence;
 mod handle;
 mod hold;
 mod lease;

@@ -5,6 +5,7 @@
 
 use std::{
     io::{self, Read, Write},
+    mem,
     os::{
         fd::{AsFd, AsRawFd, OwnedFd},
         unix::net::{UnixListener, UnixStream},
@@ -25,17 +26,28 @@ use super::{
     rundir::SOCKET,
     wire::{self, Inbox},
 };
+use crate::model::ReplicaId;
 
 /// Connections at a time; a further one is closed unheard.
-const PEERS_MAX: usize = 8;
+pub(super) const PEERS_MAX: usize = 8;
 
 /// All connections, and where new ones come in.
 #[derive(Debug)]
 pub(super) struct Peers {
     listener: Option<UnixListener>,
     present: Vec<Peer>,
-    /// What every newcomer hears first: hello, and what has happened since.
+    /// What every newcomer hears first: hello, and that the program runs.
     history: Vec<u8>,
+    latest: Latest,
+    /// What every newcomer hears last: the end.
+    end: Vec<u8>,
+}
+
+/// What changes again and again, and of which only the last matters.
+#[derive(Debug, Clone, Copy, Default)]
+struct Latest {
+    following: Option<ReplicaId>,
+    output: u64,
 }
 
 #[derive(Debug)]
@@ -43,13 +55,18 @@ struct Peer {
     stream: UnixStream,
     inbox: Inbox,
     outbox: Vec<u8>,
+    /// It is told the latest of these once everything before has gone out, so that however slowly it reads no more than
+    /// one of each waits for it.
+    owes_following: bool,
+    owes_output: bool,
     is_gone: bool,
 }
 
 impl Peers {
     /// The one peer that a shim is born with, and a greeting for all.
     pub(super) fn new(first: UnixStream, hello: &Report) -> Self {
-        let mut peers = Self { listener: None, present: Vec::new(), history: Vec::new() };
+        let (history, latest, end) = (Vec::new(), Latest::default(), Vec::new());
+        let mut peers = Self { listener: None, present: Vec::new(), history, latest, end };
         peers.welcome(first);
         peers.tell(hello);
         peers
@@ -76,24 +93,47 @@ impl Peers {
         self.present.iter().all(|peer| peer.outbox.is_empty())
     }
 
-    /// Says something to all who are there, and to all who come.
+    /// Says something to all who are there, and to all who come. It is said once a run: for what changes there are
+    /// [`Self::tell_following`] and [`Self::tell_output`].
     pub(super) fn tell(&mut self, report: &Report) {
         let Ok(frame) = wire::frame(report) else { return };
         for peer in &mut self.present {
+            peer.pay(self.latest);
             peer.outbox.extend_from_slice(&frame);
-            peer.flush();
+            peer.flush(self.latest);
         }
-        self.history.extend_from_slice(&frame);
+        let heard = if matches!(report, Report::Exit(_)) { &mut self.end } else { &mut self.history };
+        heard.extend_from_slice(&frame);
+        self.forget_gone();
+    }
+
+    /// Says whose lease is followed now.
+    pub(super) fn tell_following(&mut self, replica_id: ReplicaId) {
+        self.latest.following = Some(replica_id);
+        self.tell_latest(|peer| peer.owes_following = true);
+    }
+
+    /// Says how many bytes of output have come.
+    pub(super) fn tell_output(&mut self, bytes: u64) {
+        self.latest.output = bytes;
+        self.tell_latest(|peer| peer.owes_output = true);
+    }
+
+    fn tell_latest(&mut self, owe: impl Fn(&mut Peer)) {
+        for peer in &mut self.present {
+            owe(peer);
+            peer.flush(self.latest);
+        }
         self.forget_gone();
     }
 
     /// What to poll for. [`Self::attend`] looks at all of them, whichever was ready.
-    pub(super) fn watch<'a>(&'a self, watched: &mut Vec<PollFd<'a>>) {
-        watched.extend(self.listener.iter().map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN)));
-        watched.extend(self.present.iter().map(|peer| {
+    pub(super) fn watch<'a>(&'a self, mut add: impl FnMut(PollFd<'a>)) {
+        self.listener.iter().for_each(|listener| add(PollFd::new(listener.as_fd(), PollFlags::POLLIN)));
+        for peer in &self.present {
             let writing = if peer.outbox.is_empty() { PollFlags::empty() } else { PollFlags::POLLOUT };
-            PollFd::new(peer.stream.as_fd(), PollFlags::POLLIN | writing)
-        }));
+            add(PollFd::new(peer.stream.as_fd(), PollFlags::POLLIN | writing));
+        }
     }
 
     /// Lets in who knocks, sends what waits and hands over what was asked. Never waits.
@@ -107,7 +147,7 @@ impl Peers {
         }
         let mut requests = Vec::new();
         for peer in &mut self.present {
-            peer.flush();
+            peer.flush(self.latest);
             peer.read(&mut requests);
         }
         self.forget_gone();
@@ -117,8 +157,10 @@ impl Peers {
     fn welcome(&mut self, stream: UnixStream) {
         if stream.set_nonblocking(true).is_ok() {
             let (inbox, outbox) = (Inbox::new(wire::REQUEST_MAX), self.history.clone());
-            let mut peer = Peer { stream, inbox, outbox, is_gone: false };
-            peer.flush();
+            let mut peer = Peer { stream, inbox, outbox, owes_following: true, owes_output: true, is_gone: false };
+            peer.pay(self.latest);
+            peer.outbox.extend_from_slice(&self.end);
+            peer.flush(self.latest);
             self.present.push(peer);
         }
     }
@@ -129,7 +171,30 @@ impl Peers {
 }
 
 impl Peer {
-    fn flush(&mut self) {
+    /// Sends what waits, and then what is owed.
+    fn flush(&mut self, latest: Latest) {
+        self.send();
+        if self.outbox.is_empty() && !self.is_gone {
+            self.pay(latest);
+            self.send();
+        }
+    }
+
+    /// Adds what is owed to what waits.
+    fn pay(&mut self, latest: Latest) {
+        let owes_following = mem::take(&mut self.owes_following);
+        let following = latest.following.filter(|_| owes_following);
+        let output = Some(latest.output).filter(|bytes| mem::take(&mut self.owes_output) && *bytes > 0);
+        let reports = [
+            following.map(|replica_id| Report::Following { replica_id }),
+            output.map(|bytes| Report::Output { bytes }),
+        ];
+        for frame in reports.iter().flatten().filter_map(|report| wire::frame(report).ok()) {
+            self.outbox.extend_from_slice(&frame);
+        }
+    }
+
+    fn send(&mut self) {
         let mut sent = 0;
         while sent < self.outbox.len() {
             match self.stream.write(&self.outbox[sent..]) {

@@ -57,9 +57,10 @@ impl Init {
             let _ = prctl::set_pdeathsig(Signal::SIGKILL);
             let _ = prctl::set_name(c"orch-init");
             // Not the shim's lock, above all.
-            let kept = [theirs.as_fd(), streams.stdin.as_fd(), streams.output.as_fd(), streams.birth.as_fd()];
-            let Ok([control, stdin, output, birth]) = sys::keep_only(kept) else { return 1 };
-            init(&control, program, Streams { stdin, output, birth })
+            let Streams { stdin, output, birth, lease } = streams;
+            let kept = [&theirs, stdin, output, birth, lease].map(OwnedFd::as_fd);
+            let Ok([control, stdin, output, birth, lease]) = sys::keep_only(kept) else { return 1 };
+            init(&control, program, Streams { stdin, output, birth, lease })
         })?;
         let started = map_user(pid).and_then(|()| process::stat(pid.as_raw())).map(|stat| stat.started);
         match started {

@@ -62,6 +62,11 @@ impl Spool {
         Self { run, cap, directory: None, current: None, tail, head: 0, total: 0, broken_until: None }
     }
 
+    /// Bytes that have come so far, kept or dropped.
+    pub(super) const fn total(&self) -> u64 {
+        self.total
+    }
+
     /// Takes the next bytes of the output.
     pub(super) fn write(&mut self, bytes: &[u8]) {
         let end = self.total + bytes.len() as u64;

@@ -9,6 +9,7 @@ use std::{
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use nix::{
@@ -24,6 +25,8 @@ use nix::{
 };
 
 use super::{
+    clock, fence,
+    lease::read_deadline,
     protocol::{RunDir, SpawnError},
     rundir::{Identity, SpecFile},
     sys,
@@ -47,6 +50,7 @@ pub(super) struct Program {
     identity: Option<Identity>,
     user: String,
     payload: PathBuf,
+    kill_grace: Duration,
     rlimits: Vec<(Resource, u64)>,
 }
 
@@ -58,6 +62,8 @@ pub(super) struct Streams {
     pub(super) output: OwnedFd,
     /// The child's end.
     pub(super) birth: OwnedFd,
+    /// The lease under which the program starts.
+    pub(super) lease: OwnedFd,
 }
 
 impl Streams {
@@ -95,6 +101,15 @@ fn refusal(message: String) -> SpawnError {
     SpawnError { temporary: false, message }
 }
 
+/// Refuses, for now, a start with less than twice `kill_grace` of the lease left: its end could come before the tree's.
+pub(super) fn look_at_lease(deadline: Duration, grace: Duration) -> Result<(), SpawnError> {
+    if fence::may_start(clock::now(), deadline, grace) {
+        return Ok(());
+    }
+    let message = "less than twice kill_grace of its replica's lease is left".to_owned();
+    Err(SpawnError { temporary: true, message })
+}
+
 impl Program {
     /// Prepares what `spec.json` asks for.
     pub(super) fn prepare(file: &SpecFile, dir: &RunDir) -> Result<Self, SpawnError> {
@@ -127,6 +142,7 @@ impl Program {
             identity,
             user: spec.user.clone().unwrap_or_default(),
             payload: dir.payload_path(),
+            kill_grace: Duration::from_millis(spec.kill_grace_ms),
             rlimits: Vec::new(),
         })
     }
@@ -184,6 +200,9 @@ impl Program {
         }
         sys::close_from_on_exec(3);
         sys::reset_signals();
+        // The last moment at which it can still not begin, whatever held us up until here.
+        let lease = read_deadline(streams.lease.as_fd()).map_err(|error| failure("read the replica's lease", error))?;
+        look_at_lease(lease, self.kill_grace)?;
         let error = sys::exec(&self.paths, &self.arguments, &self.environment);
         let found = self.paths.iter().any(|path| path.to_str().is_ok_and(|path| Path::new(path).exists()));
         let interpreter = if error == Errno::ENOENT && found { ": its interpreter is missing" } else { "" };

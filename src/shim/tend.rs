@@ -1,8 +1,8 @@
 //! The one loop in which a shim tends its run: from the program's start until its tree is empty.
 //!
-//! Owns when the tree is told to end: a timeout, a request, a signal, or a main process that ended and left others. TERM,
-//! then KILL, over the whole tree, until it is empty. Everything the shim waits for is polled here, and nothing else may
-//! block, so that no slow reader, full pipe or stuck start delays an end.
+//! Owns what the shim waits for and hears; what follows in time from it stands in `tend/end`. Everything is polled here,
+//! and nothing else may block, so that no slow reader, full pipe or stuck start delays an end. First at each wake-up comes
+//! the lease: whoever was frozen may have slept beyond its end.
 
 use std::{
     collections::HashSet,
@@ -16,21 +16,17 @@ use nix::{
     errno::Errno,
     fcntl::{FcntlArg, OFlag, fcntl, openat},
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::{
-        resource::{UsageWho, getrusage},
-        signal::Signal,
-        signalfd::SignalFd,
-        stat::Mode,
-    },
+    sys::{signal::Signal, signalfd::SignalFd, stat::Mode},
     unistd::{Pid, UnlinkatFlags, pipe2, unlinkat},
 };
 
 use super::{
     birth::{Birth, News},
     clock::{Alarm, now},
-    ending::read_result,
+    fence::{self, Stage},
     hold::Held,
-    peers::Peers,
+    lease::Lease,
+    peers::{PEERS_MAX, Peers},
     process,
     protocol::{Cause, Exit, Reason, Report, Request, SpawnError, Started, Stdin},
     rundir::{PAYLOAD, SPEC},
@@ -41,22 +37,26 @@ use super::{
     tree::{self, Known, Tree},
 };
 
-/// What the main process left behind has this long between TERM and KILL, or the run's own grace if that is shorter.
-const LEFTOVER_GRACE: Duration = Duration::from_secs(1);
-/// Between two rounds of KILL.
-const ROUND: Duration = Duration::from_millis(50);
-/// Containment `sweep` can lose to a tree that forks faster than it is swept; then it says so.
-const SWEEP_BOUND: Duration = Duration::from_secs(10);
 /// Children reaped, and pieces of output read, before everything else is looked at again.
 const REAP_BOUND: usize = 1024;
 const READ_BOUND: usize = 16;
 /// One piece of output.
 const PIECE: usize = 16 * 1024;
-/// What a pipe can hold at most when its last writers are gone.
-const DRAIN_BOUND: usize = 1024 * 1024;
+/// From one report of the output's growth to the next.
+const REPORT_EVERY: Duration = Duration::from_millis(500);
+/// Where the poll's own timer is all there is.
+const WITHOUT_ALARM: Duration = Duration::from_millis(100);
+/// Descriptors to poll: signals, alarm, birth, output, the tree, who knocks, and whoever is there.
+const WATCHED_MAX: usize = 6 + PEERS_MAX;
+
+mod end;
 
 struct Run<'a> {
     held: &'a Held,
+    inheritance: &'a Inheritance,
+    lease: Lease,
+    /// K.
+    grace: Duration,
     peers: &'a mut Peers,
     signals: &'a SignalFd,
     alarm: Alarm,
@@ -73,7 +73,14 @@ struct Run<'a> {
     /// Known, but not yet running the program.
     candidate: Option<Started>,
     timeout_at: Option<Duration>,
-    ending: Option<Ending>,
+    /// The program's start, or its last byte of output.
+    heard_at: Duration,
+    /// How much output was reported, and when more may be.
+    reported: u64,
+    report_at: Duration,
+    stage: Stage,
+    /// When something is due, if nothing happens before.
+    due_at: Duration,
     /// Whether those who outlived the main process have been looked at.
     is_followed: bool,
     told: HashSet<Known>,
@@ -81,15 +88,10 @@ struct Run<'a> {
     exit: Exit,
 }
 
-/// The tree has been told to end.
-struct Ending {
-    kill_at: Duration,
-    first_kill_at: Option<Duration>,
-}
-
 /// Starts the program and tends it. Comes back when its tree is empty; an error: nothing was started.
 pub(super) fn tend(
     held: &Held,
+    lease: Lease,
     inheritance: &Inheritance,
     peers: &mut Peers,
     signals: &SignalFd,
@@ -97,13 +99,16 @@ pub(super) fn tend(
     let spec = &held.file.spec;
     let program = Program::prepare(&held.file, &held.dir)?;
     let alarm = Alarm::new().map_err(|error| failure("make a timer", error))?;
-    let (output, streams, birth) = connect(held).map_err(|error| failure("connect the program", error))?;
+    let (output, streams, birth) = connect(held, &lease).map_err(|error| failure("connect the program", error))?;
     let run = held.directory.try_clone().map_err(|error| failure("open the run's directory", error))?;
     let planted = tree::plant(spec, inheritance, &held.lock, program, &streams)?;
     // Or the end of the program's last copy would not be seen.
     drop(streams);
     let mut run = Run {
         held,
+        inheritance,
+        lease,
+        grace: Duration::from_millis(spec.kill_grace_ms),
         peers,
         signals,
         alarm,
@@ -118,7 +123,11 @@ pub(super) fn tend(
         remarks: planted.remarks,
         candidate: None,
         timeout_at: None,
-        ending: None,
+        heard_at: Duration::ZERO,
+        reported: 0,
+        report_at: Duration::ZERO,
+        stage: Stage::Living,
+        due_at: Duration::ZERO,
         is_followed: false,
         told: HashSet::new(),
         killed: HashSet::new(),
@@ -127,6 +136,8 @@ pub(super) fn tend(
     if let Some(main) = planted.main {
         run.know(main);
     }
+    // Whatever happened meanwhile.
+    run.look_at_lease();
     while !run.is_over() {
         run.turn();
     }
@@ -134,7 +145,7 @@ pub(super) fn tend(
 }
 
 /// Makes the output's pipe, opens the input and makes the birth socket.
-fn connect(held: &Held) -> io::Result<(File, Streams, Birth)> {
+fn connect(held: &Held, lease: &Lease) -> io::Result<(File, Streams, Birth)> {
     let (output, theirs) = pipe2(OFlag::O_CLOEXEC)?;
     fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     let stdin = match held.file.spec.stdin {
@@ -142,50 +153,87 @@ fn connect(held: &Held) -> io::Result<(File, Streams, Birth)> {
         Stdin::Null => OwnedFd::from(OpenOptions::new().read(true).open("/dev/null")?),
     };
     let (birth, child) = Birth::pair()?;
-    Ok((File::from(output), Streams { stdin, output: theirs, birth: child }, birth))
+    Ok((File::from(output), Streams { stdin, output: theirs, birth: child, lease: lease.file()? }, birth))
 }
 
 impl Run<'_> {
-    /// One look at everything that can happen.
+    /// Waits until something happens, and looks at everything. Where nothing did, it is the lease alone that is read.
     fn turn(&mut self) {
-        let at = [self.timeout_at.filter(|_| self.ending.is_none()), self.ending.as_ref().map(|ending| ending.kill_at)];
-        // If it cannot be set, the poll below must not wait for it.
-        let is_set = self.alarm.set(at.into_iter().flatten().min()).is_ok();
-        let patience = match (self.reap_again, is_set) {
-            (true, _) => PollTimeout::ZERO,
-            (false, true) => PollTimeout::NONE,
-            (false, false) => PollTimeout::from(100_u8),
-        };
-        let mut watched = vec![
-            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.alarm.as_fd(), PollFlags::POLLIN),
-        ];
-        watched.extend(self.birth.iter().map(|birth| PollFd::new(birth.as_fd(), PollFlags::POLLIN)));
-        watched.extend(self.output.iter().map(|output| PollFd::new(output.as_fd(), PollFlags::POLLIN)));
-        match &self.tree {
-            Tree::Pidns(init) if !init.is_reaped => watched.push(PollFd::new(init.control.as_fd(), PollFlags::POLLIN)),
-            // Its last change is read by `is_over`, after which it is quiet until the next.
-            Tree::Cgroup { events, .. } if self.main_end.is_some() => {
-                watched.push(PollFd::new(events.as_fd(), PollFlags::POLLPRI));
+        let is_idle = self.wait() == Ok(0) && !self.reap_again;
+        self.look_at_lease();
+        if !is_idle {
+            self.read_signals();
+            self.hear_birth();
+            self.read_output(READ_BOUND);
+            if let Tree::Pidns(init) = &self.tree {
+                self.main_end = self.main_end.or_else(|| init.hear());
             }
-            _ => {}
-        }
-        self.peers.watch(&mut watched);
-        // An error of poll is an interruption, or want of memory: everything is looked at anyway.
-        let _ready = poll(&mut watched, patience);
-        drop(watched);
-        self.read_signals();
-        self.hear_birth();
-        self.read_output(READ_BOUND);
-        if let Tree::Pidns(init) = &self.tree {
-            self.main_end = self.main_end.or_else(|| init.hear());
-        }
-        for request in self.peers.attend() {
-            if let Request::Terminate { grace_ms, reason } = request {
-                self.end(Cause::Terminated(reason), Duration::from_millis(grace_ms));
+            for request in self.peers.attend() {
+                self.heed(request);
             }
         }
         self.keep_time();
+        self.report_output();
+    }
+
+    /// Waits for as long as nothing is due, but never longer than until the lease is to be read again. How many
+    /// descriptors are ready; an error is an interruption, or want of memory: then everything is looked at.
+    fn wait(&mut self) -> nix::Result<i32> {
+        // An idle run sets no timer for its output.
+        let report_at = (self.spool.total() > self.reported).then_some(self.report_at);
+        // It follows suspended time too, which the poll's own timer does not.
+        let is_set = self.alarm.set(report_at.into_iter().chain([self.due_at]).min()).is_ok();
+        let patience = match (self.reap_again, is_set) {
+            (true, _) => Duration::ZERO,
+            (false, true) => fence::look_every(self.grace),
+            (false, false) => fence::look_every(self.grace).min(WITHOUT_ALARM),
+        };
+        let mut watched: [_; WATCHED_MAX] = std::array::from_fn(|_| PollFd::new(self.alarm.as_fd(), PollFlags::POLLIN));
+        let mut count = 1;
+        self.watch(|fd| {
+            if let Some(place) = watched.get_mut(count) {
+                *place = fd;
+                count += 1;
+            }
+        });
+        poll(&mut watched[..count], PollTimeout::try_from(patience).unwrap_or(PollTimeout::ZERO))
+    }
+
+    /// What to poll for, beside the alarm.
+    fn watch<'a>(&'a self, mut add: impl FnMut(PollFd<'a>)) {
+        add(PollFd::new(self.signals.as_fd(), PollFlags::POLLIN));
+        self.birth.iter().for_each(|birth| add(PollFd::new(birth.as_fd(), PollFlags::POLLIN)));
+        self.output.iter().for_each(|output| add(PollFd::new(output.as_fd(), PollFlags::POLLIN)));
+        match &self.tree {
+            Tree::Pidns(init) if !init.is_reaped => add(PollFd::new(init.control.as_fd(), PollFlags::POLLIN)),
+            // Its last change is read by `is_over`, after which it is quiet until the next.
+            Tree::Cgroup { events, .. } if self.main_end.is_some() => {
+                add(PollFd::new(events.as_fd(), PollFlags::POLLPRI));
+            }
+            _ => {}
+        }
+        self.peers.watch(add);
+    }
+
+    fn heed(&mut self, request: Request) {
+        match request {
+            Request::Terminate { grace_ms, reason } => {
+                self.end(Cause::Terminated(reason), now().saturating_add(Duration::from_millis(grace_ms)));
+            }
+            Request::Follow { replica_id } => {
+                let opened = Lease::open(&self.inheritance.state_dir, replica_id, &self.inheritance.boot_id);
+                // One that grants nothing (any more) is not followed, and who asked for it is not answered: the former
+                // owner's stands.
+                if let Ok(lease) = opened
+                    && now().saturating_add(self.grace) < lease.deadline()
+                {
+                    self.lease = lease;
+                    self.peers.tell_following(replica_id);
+                }
+            }
+            // It has not ended.
+            Request::Stored => {}
+        }
     }
 
     fn read_signals(&mut self) {
@@ -194,8 +242,7 @@ impl Run<'_> {
             if signal.ssi_signo == Signal::SIGCHLD as u32 {
                 has_died = true;
             } else {
-                let grace = Duration::from_millis(self.held.file.spec.kill_grace_ms);
-                self.end(Cause::Terminated(Reason::Stop), grace);
+                self.end(Cause::Terminated(Reason::Stop), now().saturating_add(self.grace));
             }
         }
         if has_died {
@@ -267,113 +314,38 @@ impl Run<'_> {
         };
         self.peers.tell(&Report::Started(started.clone()));
         self.exit.started = Some(started);
-        self.timeout_at = self.held.file.spec.timeout_ms.map(|timeout| now() + Duration::from_millis(timeout));
+        self.heard_at = now();
+        let timeout = self.held.file.spec.timeout_ms.map(Duration::from_millis);
+        self.timeout_at = timeout.map(|timeout| self.heard_at.saturating_add(timeout));
         // It holds the environment, secrets and all.
         let _ = unlinkat(&self.held.directory, SPEC, UnlinkatFlags::NoRemoveDir);
     }
 
-    /// Reads a bounded number of pieces; `false` once there is nothing (more) to read.
+    /// Reads a bounded number of pieces of what has come.
     fn read_output(&mut self, pieces: usize) {
         let mut piece = [0; PIECE];
+        let before = self.spool.total();
         for _ in 0..pieces {
-            let Some(output) = &mut self.output else { return };
+            let Some(output) = &mut self.output else { break };
             match output.read(&mut piece) {
                 Ok(0) => self.output = None,
                 Ok(count) => self.spool.write(&piece[..count]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return,
+                Err(_) => break,
             }
         }
-    }
-
-    /// Tells the tree to end, or shortens the grace of one that has been told.
-    fn end(&mut self, cause: Cause, grace: Duration) {
-        let kill_at = now().saturating_add(grace);
-        if let Some(ending) = &mut self.ending {
-            ending.kill_at = ending.kill_at.min(kill_at);
-            return;
-        }
-        if self.main_end.is_none() {
-            self.exit.cause = cause;
-        }
-        self.tree.terminate(self.main, &mut self.told);
-        self.ending = Some(Ending { kill_at, first_kill_at: None });
-    }
-
-    fn keep_time(&mut self) {
-        let grace = Duration::from_millis(self.held.file.spec.kill_grace_ms);
-        if self.ending.is_none() && self.timeout_at.is_some_and(|at| at <= now()) && self.main_end.is_none() {
-            self.end(Cause::TimedOut, grace);
-        }
-        if self.main_end.is_some() && !self.is_followed && !self.is_tree_empty() {
-            self.is_followed = true;
-            self.count();
-            match (&self.ending, &self.tree) {
-                (None, _) => self.end(Cause::Exited, grace.min(LEFTOVER_GRACE)),
-                (Some(_), Tree::Pidns(_)) => {}
-                // Whoever was being forked when the others were told. They keep the grace that was given to all.
-                (Some(_), _) => self.tree.terminate(self.main, &mut self.told),
-            }
-        }
-        if self.ending.as_ref().is_some_and(|ending| ending.kill_at <= now()) {
-            self.count();
-            self.tree.kill(self.main);
-            if let Some(ending) = &mut self.ending {
-                ending.kill_at = now() + ROUND;
-                ending.first_kill_at.get_or_insert_with(now);
-            }
+        if self.spool.total() > before {
+            self.heard_at = now();
         }
     }
 
-    /// Counts those who had to be ended beside the main process.
-    fn count(&mut self) {
-        if self.killed.len() >= process::DESCENDANTS_MAX {
-            return;
+    /// Says how much output has come, if it has grown and was not said just now.
+    fn report_output(&mut self) {
+        let total = self.spool.total();
+        if total > self.reported && self.report_at <= now() {
+            self.peers.tell_output(total);
+            self.reported = total;
+            self.report_at = now().saturating_add(REPORT_EVERY);
         }
-        let main = self.candidate.as_ref().or(self.exit.started.as_ref()).map(|started| started.pid);
-        self.killed.extend(self.tree.living().into_iter().filter(|(pid, _)| Some(*pid) != main));
-    }
-
-    fn is_tree_empty(&self) -> bool {
-        self.tree.is_empty(self.childless)
-    }
-
-    fn is_over(&mut self) -> bool {
-        if self.main_end.is_none() || self.birth.is_some() {
-            return false;
-        }
-        if self.is_tree_empty() {
-            return true;
-        }
-        let first_kill_at = self.ending.as_ref().and_then(|ending| ending.first_kill_at);
-        matches!(self.tree, Tree::Sweep) && first_kill_at.is_some_and(|at| now() > at + SWEEP_BOUND)
-    }
-
-    /// The tree is empty: takes what is left of its output and puts the facts together.
-    fn finish(mut self) -> Exit {
-        self.read_output(DRAIN_BOUND / PIECE);
-        let mut exit = self.exit;
-        exit.processes_left = if self.childless { 0 } else { self.tree.living().len() as u32 };
-        exit.processes_killed = self.killed.len() as u32;
-        match self.main_end.filter(|_| exit.started.is_some()) {
-            Some(End::Code(code)) => exit.exit_code = Some(code),
-            Some(End::Signal(signal)) => exit.signal = Some(signal),
-            None => {}
-        }
-        let usage = self.tree.usage();
-        if let Ok(children) = getrusage(UsageWho::RUSAGE_CHILDREN) {
-            let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
-            exit.user_cpu_seconds = usage.user_seconds.unwrap_or_else(|| seconds(children.user_time()));
-            exit.system_cpu_seconds = usage.system_seconds.unwrap_or_else(|| seconds(children.system_time()));
-            let largest = u64::try_from(children.max_rss()).unwrap_or(0) * 1024;
-            exit.peak_memory_bytes = usage.peak_memory_bytes.unwrap_or(largest);
-        }
-        exit.oom_killed = usage.oom_kills.map(|kills| kills > 0);
-        (exit.log_bytes_kept, exit.log_bytes_dropped) = self.spool.finish();
-        if exit.started.is_some() {
-            exit.result = read_result(&self.held.directory);
-        }
-        self.tree.remove();
-        exit
     }
 }

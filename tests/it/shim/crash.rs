@@ -13,8 +13,8 @@ use orch::shim::{
 };
 
 use super::stand::{
-    LONG, Stand, contained, containments, exe, holder_of_lock, is_alive, kill, lock_is_free, processes_of, sh, spec,
-    stop, text_of,
+    LONG, Stand, contained, containments, exe, far_lease, holder_of_lock, is_alive, kill, lock_is_free, processes_of,
+    sh, spec, stop, text_of,
 };
 use crate::support::eventually;
 
@@ -196,6 +196,7 @@ async fn a_successor_reaches_a_live_shim_and_hears_all_of_it() {
     let stand = Stand::new().await;
     let deep = stand.path().join("d".repeat(120));
     fs::create_dir(&deep).unwrap();
+    far_lease(&deep);
     let first = Spawner::start(exe(), deep.clone(), Duration::from_secs(1)).await.unwrap();
     let spec = spec(sh("sleep 1000"));
     let dir = RunDir::new(&deep, spec.run_id);

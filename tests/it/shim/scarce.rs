@@ -18,7 +18,7 @@ use orch::{
 };
 use tempfile::TempDir;
 
-use super::stand::{Launched, Stand, contained, containments, exe, sh, spec, state_dir};
+use super::stand::{Launched, Stand, contained, containments, exe, far_lease, sh, spec, state_dir};
 use crate::support::{Capability, requires};
 
 const NOBODY: u32 = 65534;
@@ -242,6 +242,7 @@ async fn a_full_disk_starts_nothing_loses_no_end_and_passes() {
         return;
     }
     let disk = SmallDisk::new();
+    far_lease(disk.0.path());
     let spawner = Spawner::start(exe(), disk.0.path().to_owned(), Duration::from_secs(1)).await.unwrap();
     let dir_of = |spec: &Spec| RunDir::new(disk.0.path(), spec.run_id);
 

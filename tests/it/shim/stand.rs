@@ -11,7 +11,7 @@ use std::{
 use orch::{
     model::{Containment, JobId, ReplicaId, RunId},
     shim::{
-        client::{Ended, RunHandle, Spawner, best_containment},
+        client::{Ended, LeaseFile, RunHandle, Spawner, best_containment, boottime, lease_path},
         log::{LogReader, Piece},
         protocol::{Exit, RunDir, Spec, Stdin},
     },
@@ -22,6 +22,9 @@ use crate::support::{self, eventually};
 
 /// Longer than anything that is waited for here, on a loaded machine.
 pub(crate) const LONG: Duration = Duration::from_mins(1);
+
+/// Whose runs all of them are, where a test does not say otherwise.
+static REPLICA: LazyLock<ReplicaId> = LazyLock::new(ReplicaId::new);
 
 /// One spawner and the runs that it started; all of it is gone with this.
 pub(crate) struct Stand {
@@ -75,7 +78,7 @@ pub(crate) fn spec(argv: Vec<String>) -> Spec {
     Spec {
         run_id: RunId::new(),
         job_id: JobId(1),
-        replica_id: ReplicaId::new(),
+        replica_id: *REPLICA,
         argv,
         env: vec![("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned())],
         cwd: None,
@@ -96,12 +99,25 @@ pub(crate) fn contained(containment: Containment, script: &str) -> Spec {
     Spec { containment: Some(containment), ..spec(sh(script)) }
 }
 
+/// Gives the replica of [`spec`] a lease there that outlives every test; who starts the shims may read it.
+pub(crate) fn far_lease(state_dir: &Path) {
+    use std::os::unix::fs::{MetadataExt, chown};
+    let lease = LeaseFile::create(state_dir, *REPLICA, boottime() + Duration::from_hours(1));
+    drop(lease.unwrap());
+    let owner = fs::metadata(state_dir).unwrap();
+    let path = lease_path(state_dir, *REPLICA);
+    for path in [path.parent().unwrap(), &path] {
+        chown(path, Some(owner.uid()), Some(owner.gid())).unwrap();
+    }
+}
+
 impl Stand {
     pub(crate) async fn new() -> Self {
         Self::with(exe(), state_dir()).await
     }
 
     pub(crate) async fn with(exe: PathBuf, state: TempDir) -> Self {
+        far_lease(state.path());
         let spawner = Spawner::start(exe, state.path().to_owned(), Duration::from_secs(1)).await.unwrap();
         Self { state, spawner }
     }
