@@ -1,9 +1,9 @@
--- How much is left of a replica's lease.
+-- How a replica stands: how much is left of its lease, and whether it is draining.
 --
 -- $1 uuid   replica_id
--- rows: one: lease_left_seconds, null where the replica is not live
+-- rows: lease_left_seconds (negative once it has run out), draining; none where the replica is not live
 -- guard: none
 -- index: the primary key
-select (select extract(epoch from lease_until - clock_timestamp())::double precision
-          from orch.replicas
-         where replica_id = $1 and state = 'live') as lease_left_seconds
+select extract(epoch from lease_until - clock_timestamp())::double precision as lease_left_seconds, draining
+  from orch.replicas
+ where replica_id = $1 and state = 'live'

@@ -26,6 +26,7 @@ use crate::{
     },
     embedded::{self, Embedded},
     http,
+    model::ReplicaId,
     ops::prune,
     replica::{self, Agents, Shutdown, StateDir},
     telemetry,
@@ -109,12 +110,19 @@ async fn serve(
     let (agents, agents_seen) = watch::channel(Agents::new(settings.agents.clone()));
     tokio::spawn(reread_agents(signal(SignalKind::hangup())?, settings.config.clone(), agents));
     let (registered, replica) = watch::channel(None);
-    let info = http::Info { switches: switches(&settings), lease: settings.lease, replica };
+    let paused = watch::Sender::new(None);
+    let info = http::Info {
+        switches: switches(&settings),
+        lease: settings.lease,
+        replica: replica.clone(),
+        paused: paused.subscribe(),
+        stopping: shutdown.drain.clone(),
+    };
     let stop_http = CancellationToken::new();
     let mut served = tokio::spawn(http::serve(listener, db.clone(), info, stop_http.clone()));
 
     // Ends with the runtime: whatever it is removing then is removed by the next start.
-    tokio::spawn(prune::run(settings.state_dir.clone(), settings.keep_finished));
+    tokio::spawn(once_registered(replica, prune::run(settings.state_dir.clone(), settings.keep_finished)));
     let mut greeting = Some(Greeting::new(&settings, database));
     let ready = move |id| {
         registered.send_replace(Some(id));
@@ -122,7 +130,8 @@ async fn serve(
             greeting.say();
         }
     };
-    let start = replica::Start { settings, db, renewals, state_dir, agents: agents_seen, shutdown: shutdown.clone() };
+    let start =
+        replica::Start { settings, db, renewals, state_dir, agents: agents_seen, shutdown: shutdown.clone(), paused };
     let mut replica = std::pin::pin!(replica::run(start, ready));
     let ended = tokio::select! {
         ended = &mut replica => ended,
@@ -141,6 +150,13 @@ async fn serve(
     stop_http.cancel();
     let _ = served.await;
     ended
+}
+
+/// Does nothing before the replica has registered: one that is paused must not touch what may be another's.
+async fn once_registered(mut replica: watch::Receiver<Option<ReplicaId>>, work: impl Future<Output = ()>) {
+    if replica.wait_for(Option::is_some).await.is_ok() {
+        work.await;
+    }
 }
 
 /// What a person who started it wants to know once it works.

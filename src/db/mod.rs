@@ -8,6 +8,7 @@ pub mod agents;
 pub mod bench;
 pub mod doctor;
 mod error;
+pub mod identity;
 pub mod jobs;
 pub mod logs;
 pub mod prune;
@@ -149,6 +150,7 @@ pub fn all_statements() -> impl Iterator<Item = &'static Statement> {
         agents::STATEMENTS,
         bench::STATEMENTS,
         doctor::STATEMENTS,
+        identity::STATEMENTS,
         jobs::STATEMENTS,
         logs::STATEMENTS,
         prune::STATEMENTS,

@@ -94,6 +94,15 @@ pub struct LiveReplica {
     pub lease_left_seconds: f64,
 }
 
+/// How a live replica stands.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Standing {
+    /// Seconds until its lease ends; negative once it has.
+    pub lease_left_seconds: f64,
+    /// Whether it was told to claim nothing more.
+    pub draining: bool,
+}
+
 /// The `reaper` block: switches of the process that answers, totals of the whole database.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reaper {
@@ -215,9 +224,13 @@ impl Db {
         Ok(finished)
     }
 
-    /// Seconds that are left of a replica's lease; none where it is not live.
-    pub async fn lease_left(&self, replica: ReplicaId) -> Result<Option<f64>> {
-        self.query_opt(&RENEWAL, &[&replica.0]).await?.map_or(Ok(None), |row| Ok(row.try_get("lease_left_seconds")?))
+    /// How a replica stands; none where it is not live.
+    pub async fn standing(&self, replica: ReplicaId) -> Result<Option<Standing>> {
+        let Some(row) = self.query_opt(&RENEWAL, &[&replica.0]).await? else { return Ok(None) };
+        Ok(Some(Standing {
+            lease_left_seconds: row.try_get("lease_left_seconds")?,
+            draining: row.try_get("draining")?,
+        }))
     }
 }
 

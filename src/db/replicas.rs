@@ -11,7 +11,6 @@ use crate::model::{JobId, ReplicaId, RunId};
 
 const REGISTER: Statement =
     statement!("replicas/register", [UUID, TEXT, TEXT, TEXT, TEXT, TEXT, TEXT_ARRAY, JSONB, INT4, FLOAT8]);
-const IDENTIFY: Statement = statement!("replicas/identify", []);
 const OTHERS: Statement = statement!("replicas/others", [UUID]);
 const RENEW: Statement = statement!("replicas/renew", [UUID, FLOAT8]);
 const RENEW_ONLY: Statement = statement!("replicas/renew_only", [UUID, FLOAT8]);
@@ -22,7 +21,7 @@ const SERVE: Statement = statement!("replicas/serve", [UUID, TEXT_ARRAY]);
 const ENDED: Statement = statement!("replicas/ended", [UUID, INT8, UUID]);
 
 pub(super) const STATEMENTS: &[&Statement] =
-    &[&REGISTER, &IDENTIFY, &OTHERS, &RENEW, &RENEW_ONLY, &LEAVE, &SUPERSEDE, &DRAIN, &SERVE, &ENDED];
+    &[&REGISTER, &OTHERS, &RENEW, &RENEW_ONLY, &LEAVE, &SUPERSEDE, &DRAIN, &SERVE, &ENDED];
 
 /// What a boot says of itself when it registers.
 #[derive(Debug, Clone)]
@@ -89,9 +88,8 @@ pub enum Reconcile {
 }
 
 impl Db {
-    /// Registers a boot, with its first lease. The first one ever also notes which database this is.
+    /// Registers a boot, with its first lease.
     pub async fn register_replica(&self, boot: &Registration) -> Result<()> {
-        self.query(&IDENTIFY, &[]).await?;
         let labels = serde_json::json!(boot.labels);
         self.query(
             &REGISTER,

@@ -6,7 +6,10 @@ use axum::{Json, extract::State, http::StatusCode};
 use serde_json::{Value, json};
 
 use super::{App, error::Problem};
-use crate::db::schema::{self, SchemaState};
+use crate::db::{
+    queue::Standing,
+    schema::{self, SchemaState},
+};
 
 /// How long `/readyz` waits for the database: less than those who ask wait for it.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -16,7 +19,8 @@ pub(super) async fn alive() -> Json<Value> {
     Json(json!({ "status": "alive" }))
 }
 
-/// `GET /readyz`: the database answers, its schema is this binary's, and the replica of this process holds its lease.
+/// `GET /readyz`: the database answers, its schema is this binary's, and the replica of this process holds its lease, is
+/// not paused and takes jobs.
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Result<Json<Value>, Problem> {
     match tokio::time::timeout(PATIENCE, obstacle(&app)).await {
         Ok(Ok(None)) => Ok(Json(json!({ "status": "ready" }))),
@@ -28,6 +32,12 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Result<Json<Value>, Pr
 
 /// What keeps the process from its work, if anything does.
 async fn obstacle(app: &App) -> Result<Option<String>, Problem> {
+    if let Some(why) = &*app.info.paused.borrow() {
+        return Ok(Some(format!("paused: {why}")));
+    }
+    if app.info.stopping.is_cancelled() {
+        return Ok(Some("draining: the process was told to stop".to_owned()));
+    }
     match schema::check(&app.db).await? {
         SchemaState::Current => {}
         state => return Ok(Some(state.to_string())),
@@ -35,9 +45,14 @@ async fn obstacle(app: &App) -> Result<Option<String>, Problem> {
     let Some(replica) = *app.info.replica.borrow() else {
         return Ok(Some("the replica has not registered yet".to_owned()));
     };
-    Ok(match app.db.lease_left(replica).await? {
-        Some(left) if left > 0.0 => None,
-        Some(left) => Some(format!("the lease ran out {:.1} s ago: the replica could not renew it", -left)),
+    Ok(match app.db.standing(replica).await? {
+        Some(Standing { lease_left_seconds: left, .. }) if left <= 0.0 => {
+            Some(format!("the lease ran out {:.1} s ago: the replica could not renew it", -left))
+        }
+        Some(Standing { draining: true, .. }) => Some(
+            "draining: an operator told the replica to claim nothing more (`orch drain --off` ends that)".to_owned(),
+        ),
+        Some(_) => None,
         None => Some("the replica is not live: it was declared dead, or has left".to_owned()),
     })
 }

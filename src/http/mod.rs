@@ -42,6 +42,10 @@ pub struct Info {
     pub lease: Duration,
     /// The replica of this process, once it has registered: its lease is part of being ready.
     pub replica: watch::Receiver<Option<ReplicaId>>,
+    /// Why this process does nothing, while it must not.
+    pub paused: watch::Receiver<Option<String>>,
+    /// Cancelled once this process was told to stop: it takes no more jobs.
+    pub stopping: CancellationToken,
 }
 
 struct App {

@@ -2,12 +2,14 @@
 //!
 //! Pure: no clock, no input or output, no SQL.
 
+mod fingerprint;
 mod ids;
 mod outcome;
 mod rules;
 mod settle;
 mod status;
 
+pub use fingerprint::{Disagreement, Fingerprint, IdentityFacts, Memory};
 pub use ids::{JobId, ReplicaId, RunId};
 pub use outcome::{ClosedBy, Containment, Outcome};
 pub use rules::{Backoff, OnLost, Rules};

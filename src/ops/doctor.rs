@@ -3,9 +3,12 @@
 //! Owns the findings and what to do about each. Never repairs anything: a guard that is missing has a reason, and
 //! somebody must hear of it.
 
+mod together;
+
 use std::path::Path;
 
 use serde::Serialize;
+pub use together::examine_together;
 
 use crate::{
     db::{

@@ -10,6 +10,7 @@ mod boot;
 mod cancel;
 mod claim;
 mod give_up;
+pub mod identity;
 mod launch;
 mod local;
 mod outage;
@@ -61,6 +62,8 @@ pub struct Start {
     pub agents: watch::Receiver<Agents>,
     /// How it is stopped.
     pub shutdown: Shutdown,
+    /// Why it does nothing, while it must not: see [`identity`].
+    pub paused: watch::Sender<Option<String>>,
 }
 
 /// Runs a replica until it is told to stop. `ready` is called whenever it has registered and claims: once, and again
@@ -124,6 +127,11 @@ async fn boot_once(
     registered: &mut bool,
     ready: &mut impl FnMut(ReplicaId),
 ) -> anyhow::Result<Ended> {
+    let agreed =
+        identity::wait_until_agreed(&start.db, start.state_dir.path(), &start.paused, &start.shutdown.drain).await?;
+    if !agreed {
+        return Ok(Ended::Stopped);
+    }
     let (boot, queues) = Boot::new(start, spawner.clone());
     let former = boot.register().await?;
     *registered = true;

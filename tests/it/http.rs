@@ -37,6 +37,8 @@ async fn served_on(db: orch::db::Db, replica: Option<ReplicaId>) -> Served {
         switches: Switches { reaper_enabled: true, sanitize_enabled: false },
         lease: Duration::from_secs_f64(LEASE),
         replica: watch::channel(replica).1,
+        paused: watch::channel(None).1,
+        stopping: CancellationToken::new(),
     };
     tokio::spawn(serve(listener, db, info, stop.clone()));
     Served { address, _stop: stop.drop_guard() }

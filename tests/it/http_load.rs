@@ -60,6 +60,8 @@ async fn a_long_history_is_summed_up_within_50_ms() {
         switches: Switches { reaper_enabled: true, sanitize_enabled: true },
         lease: Duration::from_mins(1),
         replica: watch::channel(None).1,
+        paused: watch::channel(None).1,
+        stopping: CancellationToken::new(),
     };
     tokio::spawn(serve(listener, db.db(), info, CancellationToken::new()));
     // The first count of the day's finished jobs is made when the server starts; nobody has to ask for it.

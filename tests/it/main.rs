@@ -16,6 +16,7 @@ mod guards;
 mod house;
 mod http;
 mod http_load;
+mod identity;
 mod played;
 mod reaper;
 mod replica;

@@ -50,6 +50,7 @@ impl Replica {
             state_dir,
             agents: receiver,
             shutdown: shutdown.clone(),
+            paused: watch::Sender::new(None),
         };
         let (ready, is_ready) = tokio::sync::oneshot::channel();
         let mut ready = Some(ready);
