@@ -50,11 +50,13 @@ enum Stage {
 struct TrapState {
     text: String,
     fate: Fate,
+    /// Not the next one alone, but each until they are let go.
+    each: bool,
     stage: watch::Sender<Stage>,
     let_go: CancellationToken,
 }
 
-/// One statement to come, and its fate.
+/// One statement to come, or each of a kind, and its fate.
 #[derive(Debug, Clone)]
 pub(crate) struct Trap(Arc<TrapState>);
 
@@ -164,17 +166,32 @@ impl Proxy {
         std::mem::take(&mut *lock(&self.control.cut)).cancel();
     }
 
+    /// Ends each new connection at once; those that are there stay.
+    pub(crate) fn refuse_new(&self) {
+        self.control.refusing.send_replace(true);
+    }
+
     /// Ends every connection, and each new one at once.
     pub(crate) fn refuse(&self) {
-        self.control.refusing.send_replace(true);
+        self.refuse_new();
         self.cut();
     }
 
     /// Chooses the next statement whose text holds this.
     pub(crate) fn trap(&self, text: &str, fate: Fate) -> Trap {
+        self.set(text, fate, false)
+    }
+
+    /// Chooses each statement whose text holds this, until they are let go.
+    pub(crate) fn trap_each(&self, text: &str, fate: Fate) -> Trap {
+        self.set(text, fate, true)
+    }
+
+    fn set(&self, text: &str, fate: Fate, each: bool) -> Trap {
         let state = TrapState {
             text: text.to_owned(),
             fate,
+            each,
             stage: watch::Sender::new(Stage::Set),
             let_go: CancellationToken::new(),
         };
@@ -319,12 +336,19 @@ fn text(frame: &[u8], statements: &mut HashMap<Vec<u8>, String>) -> Option<Strin
     }
 }
 
-/// The trap that this statement springs, which is taken away.
+/// The trap that this statement springs; one for a single statement is taken away.
 fn spring(control: &Control, text: &str) -> Option<Trap> {
     let mut traps = lock(&control.traps);
+    traps.retain(|trap| !trap.0.let_go.is_cancelled());
     let place = traps.iter().position(|trap| text.contains(&trap.0.text))?;
-    let trap = traps.remove(place);
-    trap.0.stage.send_replace(Stage::Sprung);
+    let trap = if traps[place].0.each { traps[place].clone() } else { traps.remove(place) };
+    trap.0.stage.send_if_modified(|stage| {
+        let first = *stage == Stage::Set;
+        if first {
+            *stage = Stage::Sprung;
+        }
+        first
+    });
     Some(trap)
 }
 

@@ -71,9 +71,13 @@ const TABLE: &[Row] = table! {
     r51_bad_row::a_claim_that_the_database_refuses_is_held, gate, [];
     r51_bad_row::a_stale_open_run_stops_nobody, gate, [];
     r51_bad_row::a_result_that_the_database_refuses_stops_nobody, gate, [];
+    r52_late_start::a_claim_that_comes_after_it_was_given_up, gate, [];
+    r52_late_start::a_request_in_a_stopped_spawner_with_a_successor, gate, [];
+    r52_late_start::a_request_in_a_stopped_spawner_with_nobody_there, gate, [];
     r56_plain_update::to_queued_waits_for_the_old_process, gate, [];
     r56_plain_update::to_held_ends_the_process, gate, [];
     r56_plain_update::to_a_finished_status_is_refused, gate, [];
+    r57_lost_reply::the_retry_runs_whatever_the_old_result_says, gate, [];
 };
 
 /// The table as trials.

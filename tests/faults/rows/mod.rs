@@ -14,4 +14,6 @@ pub(crate) mod r44_guards_bypassed;
 pub(crate) mod r46_bad_input;
 pub(crate) mod r47_injection;
 pub(crate) mod r51_bad_row;
+pub(crate) mod r52_late_start;
 pub(crate) mod r56_plain_update;
+pub(crate) mod r57_lost_reply;

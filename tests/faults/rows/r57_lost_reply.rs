@@ -1,0 +1,43 @@
+//! Row 57: a settle is applied and its reply lost; the operator retries the job; then the old result is sent again.
+
+use crate::{
+    case::{BOUND, Case},
+    proxy::{Fate, Proxy, SETTLE},
+    witness,
+};
+
+pub(crate) async fn the_retry_runs_whatever_the_old_result_says(case: &mut Case) {
+    let proxy = Proxy::before(case.db.config()).await;
+    case.orch.set("ORCH_RENEWAL_URL", case.db.url());
+    case.orch.set("DATABASE_URL", proxy.url(&case.db.url()));
+    let go = case.orch.path("go");
+    let script =
+        format!("[ \"$ORCH_ATTEMPT\" = 1 ] || exit 0; until [ -e {} ]; do sleep 0.05; done; exit 1", go.display());
+    case.agent("fails_once", &script, "max_attempts = 1");
+    let job = case.enqueue("fails_once").await;
+    case.up().await;
+    case.until_alive(job).await;
+
+    // The connection ends instead of the reply, and nobody gets another one.
+    proxy.refuse_new();
+    let first = proxy.trap(SETTLE, Fate::CutReply);
+    std::fs::write(&go, "").unwrap();
+    first.answered().await;
+    case.until(job, "failed", BOUND).await;
+
+    // The operator's new wish waits until the old result has come again, so that it cannot have begun before.
+    case.sql.execute("select orch.retry($1)", &[&job]).await.unwrap();
+    case.sql.execute("select orch.hold($1)", &[&job]).await.unwrap();
+    let again = proxy.trap(SETTLE, Fate::HoldReply);
+    proxy.heal();
+    again.answered().await;
+    let row = case.job(job).await;
+    assert_eq!(row.get::<_, &str>("status"), "held", "the old result did not end the new wish: {row:?}");
+    assert_eq!((row.get::<_, i32>("failures"), row.get::<_, Option<&str>>("error")), (0, None));
+    again.let_go();
+
+    case.sql.execute("select orch.release($1)", &[&job]).await.unwrap();
+    case.until(job, "succeeded", BOUND).await;
+    assert_eq!(case.outcomes(job).await, [Some("failed".to_owned()), Some("succeeded".to_owned())]);
+    assert_eq!(witness::intervals(&case.witness(), job).len(), 2);
+}
