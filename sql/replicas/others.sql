@@ -1,5 +1,5 @@
--- The replicas beside this one that are live or still own something: to refuse a second live one, and to find former
--- boots of this state directory.
+-- The replicas beside this one that are live or still own something: among them a start finds the former boots of its
+-- state directory.
 --
 -- $1 uuid    replica_id of the asker
 -- rows: replica_id, name, host, boot_id, state_dir_id, live, lease_left_seconds (negative once it has run out)

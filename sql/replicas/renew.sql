@@ -2,8 +2,8 @@
 --
 -- $1 uuid              replica_id
 -- $2 double precision  L, seconds
--- rows: `lease`, once, only while the replica is live (no such row: it was declared dead);
---       `run`: each open run of it (job_id, run_id, cancel_requested);
+-- rows: `lease`, once, only while the replica is live (no such row: it was declared dead), flag: draining;
+--       `run`: each open run of it (job_id, run_id), flag: its job is to be cancelled;
 --       `ending`: each job that waits until this replica has ended an old process (job_id, run_id = last_run_id)
 -- guard: the row is live; the lease never moves backwards
 -- index: the primary key; agent_runs_open; jobs_awaits_replica
@@ -11,9 +11,9 @@ with renewed as (
     update orch.replicas
        set lease_until = greatest(lease_until, clock_timestamp() + make_interval(secs => $2))
      where replica_id = $1 and state = 'live'
-    returning replica_id
+    returning draining
 )
-select 'lease' as kind, null::bigint as job_id, null::uuid as run_id, false as cancel_requested from renewed
+select 'lease' as kind, null::bigint as job_id, null::uuid as run_id, draining as flag from renewed
 union all
 select 'run', r.job_id, r.run_id, coalesce(j.cancel_requested_at is not null, false)
   from orch.agent_runs r

@@ -28,7 +28,7 @@ stamped as (
 ),
 noted as (
     update orch.agent_runs r
-       set pid = l.pid, pid_started = l.pid_started, containment = l.containment, spawned_at = clock_timestamp()
+       set pid = l.pid, pid_started = l.pid_started, containment = l.containment, spawned_at = coalesce(r.spawned_at, clock_timestamp())
       from locked l
      where r.run_id = l.run_id and r.replica_id = $1 and r.ended_at is null
 )

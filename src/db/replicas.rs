@@ -72,6 +72,8 @@ pub struct Other {
 pub struct Renewal {
     /// Whether the replica is still live; if not, it was declared dead and owns nothing.
     pub live: bool,
+    /// Whether it is to claim nothing more, because an operator or its own stop said so.
+    pub draining: bool,
     /// Its open runs, and whether their jobs are to be cancelled. `None` where the reconcile was left out.
     pub runs: Option<Vec<(Owned, bool)>>,
     /// Jobs taken from it by an operator or the sanitizer, whose old process it must end.
@@ -125,11 +127,14 @@ impl Db {
         let mut renewal = Renewal { runs: (reconcile == Reconcile::Full).then(Vec::new), ..Renewal::default() };
         for row in &rows {
             match row.try_get("kind")? {
-                "lease" => renewal.live = true,
+                "lease" => {
+                    renewal.live = true;
+                    renewal.draining = row.try_get("flag")?;
+                }
                 "run" => renewal
                     .runs
                     .get_or_insert_default()
-                    .push((Owned::from_row_of(row, replica_id)?, row.try_get("cancel_requested")?)),
+                    .push((Owned::from_row_of(row, replica_id)?, row.try_get("flag")?)),
                 _ => {
                     let run_id: Option<uuid::Uuid> = row.try_get("run_id")?;
                     renewal.ending.push((JobId(row.try_get("job_id")?), run_id.map(RunId)));
@@ -144,7 +149,8 @@ impl Db {
         Ok(self.query_opt(&LEAVE, &[&replica_id.0]).await?.is_some())
     }
 
-    /// Declares a former boot of the state directory that the caller holds dead.
+    /// Declares a former boot of the state directory that the caller holds dead. `false`: it is no longer live, or still
+    /// has an open run.
     pub async fn supersede_replica(&self, replica_id: ReplicaId, state_dir_id: &str) -> Result<bool> {
         Ok(self.query_opt(&SUPERSEDE, &[&replica_id.0, &state_dir_id]).await?.is_some())
     }

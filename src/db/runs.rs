@@ -18,10 +18,11 @@ const CLAIMABLE: Statement = statement!("runs/claimable", [TEXT_ARRAY, INT8, BOO
 const HOLD_OFFENDER: Statement = statement!("runs/hold_offender", [INT8, TEXT]);
 const STAMP: Statement = statement!("runs/stamp", [UUID, INT8_ARRAY, UUID_ARRAY, INT4_ARRAY, INT8_ARRAY, TEXT_ARRAY]);
 const CANCELLED: Statement = statement!("runs/cancelled", [UUID]);
-const OWNED: Statement = statement!("runs/owned", [UUID]);
+const ADOPT: Statement = statement!("runs/adopt", [UUID, INT8_ARRAY, UUID_ARRAY, UUID_ARRAY]);
+const INHERITED: Statement = statement!("runs/inherited", [UUID_ARRAY, UUID_ARRAY]);
 
 pub(super) const STATEMENTS: &[&Statement] =
-    &[&CLAIM, &CLAIMABLE, &HOLD_OFFENDER, &STAMP, &settle::SETTLE, &CANCELLED, &OWNED];
+    &[&CLAIM, &CLAIMABLE, &HOLD_OFFENDER, &STAMP, &settle::SETTLE, &CANCELLED, &ADOPT, &INHERITED];
 
 /// The proof that a replica owned a run when the database last said so. Spent by settling it.
 #[derive(Debug, PartialEq, Eq)]
@@ -124,6 +125,39 @@ pub struct Process {
     pub containment: Containment,
 }
 
+/// What the database says of a run that a start found.
+#[derive(Debug)]
+pub struct Inherited {
+    /// Its token, as the database has it.
+    pub owned: Owned,
+    /// The agent of its job, unless that is gone.
+    pub agent: Option<String>,
+    /// Whether the run still counts.
+    pub standing: Standing,
+}
+
+/// How a run stands in the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Its job runs it.
+    Open,
+    /// A reap closed it as lost; its result may still be heard, once.
+    Lost,
+    /// It is over and answered for.
+    Closed,
+}
+
+/// What became of an adoption.
+#[derive(Debug)]
+pub enum Adoption {
+    /// The run is the successor's: its new token.
+    Adopted(Owned),
+    /// Another transaction holds the row: send it again.
+    Busy(Owned),
+    /// The database no longer grants it: what lives of it must end.
+    NotYours(Owned),
+}
+
 impl Db {
     /// Claims at most `run_ids.len()` jobs. After [`Error::Unavailable`] it is unknown whether it took effect: the
     /// runs it may have opened show up in the replica's next renewal and are given up there.
@@ -183,11 +217,50 @@ impl Db {
         rows.iter().map(|row| Ok(RunId(row.try_get("run_id")?))).collect()
     }
 
-    /// The open runs of a replica with the agents they run: of a former boot, to be settled by its successor.
-    pub async fn list_owned(&self, replica_id: ReplicaId) -> Result<Vec<(Owned, String)>> {
-        let rows = self.query(&OWNED, &[&replica_id.0]).await?;
-        rows.iter().map(|row| Ok((Owned::from_row(row)?, row.try_get("agent")?))).collect()
+    /// What the database says of the open runs of `former` boots and of the runs of these directories.
+    pub async fn list_inherited(&self, former: &[ReplicaId], found: &[RunId]) -> Result<Vec<Inherited>> {
+        let former: Vec<uuid::Uuid> = former.iter().map(|id| id.0).collect();
+        let found: Vec<uuid::Uuid> = found.iter().map(|id| id.0).collect();
+        self.query(&INHERITED, &[&former, &found]).await?.iter().map(inherited).collect()
     }
+
+    /// Moves runs to their successor by compare-and-swap. Every run comes back with its answer. After an error it is
+    /// unknown whether they were moved: sent again, the answer says so.
+    pub async fn adopt_runs(
+        &self,
+        successor: ReplicaId,
+        runs: Vec<Owned>,
+    ) -> Result<Vec<Adoption>, (Error, Vec<Owned>)> {
+        let jobs: Vec<i64> = runs.iter().map(|run| run.job_id.0).collect();
+        let ids: Vec<uuid::Uuid> = runs.iter().map(|run| run.run_id.0).collect();
+        let former: Vec<uuid::Uuid> = runs.iter().map(|run| run.replica_id.0).collect();
+        let rows = match self.query(&ADOPT, &[&successor.0, &jobs, &ids, &former]).await {
+            Ok(rows) => rows,
+            Err(error) => return Err((error, runs)),
+        };
+        let answers: std::collections::HashMap<uuid::Uuid, String> =
+            rows.iter().filter_map(|row| Some((row.try_get("run_id").ok()?, row.try_get("answer").ok()?))).collect();
+        Ok(runs
+            .into_iter()
+            .map(|run| match answers.get(&run.run_id.0).map(String::as_str) {
+                Some("adopted") => Adoption::Adopted(Owned { replica_id: successor, ..run }),
+                Some("not_yours") => Adoption::NotYours(run),
+                _ => Adoption::Busy(run),
+            })
+            .collect())
+    }
+}
+
+fn inherited(row: &Row) -> Result<Inherited> {
+    Ok(Inherited {
+        owned: Owned::from_row(row)?,
+        agent: row.try_get("agent")?,
+        standing: match row.try_get("standing")? {
+            "open" => Standing::Open,
+            "lost" => Standing::Lost,
+            _ => Standing::Closed,
+        },
+    })
 }
 
 fn claimed(row: &Row, replica_id: ReplicaId) -> Result<Claimed> {

@@ -1,16 +1,22 @@
 //! What the loops of one boot share, and how a boot registers and leaves.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use tokio::{
-    sync::{Notify, Semaphore, mpsc, watch},
+    sync::{Notify, mpsc, watch},
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Agents, Start, local::LocalRuns, outage::Outage, settle, stamp, state_dir};
+use super::{Agents, Start, local::LocalRuns, outage::Outage, pulse::Pulses, settle, slots::Slots, stamp, state_dir};
 use crate::{
     config::Settings,
     db::{
@@ -20,7 +26,7 @@ use crate::{
         runs::{Claimant, ClaimantRules},
     },
     model::ReplicaId,
-    shim::client::Spawner,
+    shim::client::{LeaseFile, Spawner, boottime, remove_lease},
 };
 
 /// One boot: a name, a lease, and what its loops share.
@@ -33,7 +39,9 @@ pub struct Boot {
     identity: state_dir::Identity,
     agents: watch::Receiver<Agents>,
     local: LocalRuns,
-    slots: Arc<Semaphore>,
+    slots: Arc<Slots>,
+    draining: AtomicBool,
+    pulses: Pulses,
     settlements: mpsc::UnboundedSender<settle::Request>,
     stamps: mpsc::UnboundedSender<stamp::Stamp>,
     claiming: CancellationToken,
@@ -63,7 +71,9 @@ impl Boot {
             identity: start.state_dir.identity().clone(),
             agents: start.agents.clone(),
             local: LocalRuns::default(),
-            slots: Arc::new(Semaphore::new(start.settings.max_concurrency)),
+            slots: Slots::new(start.settings.max_concurrency),
+            draining: AtomicBool::new(false),
+            pulses: Pulses::default(),
             settlements,
             stamps,
             claiming: start.shutdown.drain.child_token(),
@@ -97,8 +107,28 @@ impl Boot {
         &self.local
     }
 
-    pub(super) fn slots(&self) -> &Arc<Semaphore> {
+    pub(super) fn slots(&self) -> &Arc<Slots> {
         &self.slots
+    }
+
+    pub(super) fn pulses(&self) -> &Pulses {
+        &self.pulses
+    }
+
+    /// Whether the database said that this replica is to claim nothing more.
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_draining(&self, draining: bool) {
+        if self.draining.swap(draining, Ordering::Relaxed) != draining {
+            if draining {
+                info!("draining: nothing more is claimed here");
+            } else {
+                info!("no longer draining: claiming again");
+                self.claim_nudge.notify_one();
+            }
+        }
     }
 
     pub(super) fn identity(&self) -> &state_dir::Identity {
@@ -167,14 +197,12 @@ impl Boot {
         }
     }
 
-    /// Registers agents and the boot itself, and returns the former boots of this state directory.
-    ///
-    /// Until runs can be fenced by their lease, a second live replica is refused: the younger of two that register at
-    /// once looks again after it has registered, and goes.
-    pub(super) async fn register(&self) -> anyhow::Result<Vec<Other>> {
-        self.refuse_second(None).await?;
+    /// Registers agents and the boot itself. Returns the former boots of this state directory, and this one's lease: its
+    /// deadline counts from before the database was asked.
+    pub(super) async fn register(&self) -> anyhow::Result<(Vec<Other>, LeaseFile)> {
         let agents = self.agents();
         self.db.register_agents(&agents.values().collect::<Vec<_>>()).await.context("failed to register the agents")?;
+        let asked_at = boottime();
         self.db
             .register_replica(&Registration {
                 replica_id: self.replica_id,
@@ -190,8 +218,8 @@ impl Boot {
             })
             .await
             .context("failed to register this replica")?;
-        match self.refuse_second(Some(self.replica_id)).await {
-            Ok(former) => Ok(former),
+        match self.begin(asked_at + self.settings.lease).await {
+            Ok(begun) => Ok(begun),
             Err(error) => {
                 self.leave().await;
                 Err(error)
@@ -199,35 +227,22 @@ impl Boot {
         }
     }
 
-    /// The former boots of this state directory; an error where another replica is live. Of two that have registered
-    /// at the same moment, `me` yields only to one with a smaller name, so that one of them stays.
-    async fn refuse_second(&self, me: Option<ReplicaId>) -> anyhow::Result<Vec<Other>> {
-        let others = self.db.list_other_replicas(self.replica_id).await.context("failed to look for other replicas")?;
-        let (former, foreign): (Vec<_>, Vec<_>) =
-            others.into_iter().partition(|other| self.identity.is_same_directory(&other.state_dir_id));
-        let rival = foreign.iter().find(|other| {
-            other.live
-                && other.lease_left > -self.settings.reap_grace.as_secs_f64()
-                && me.is_none_or(|me| other.replica_id < me)
-        });
-        if let Some(rival) = rival {
-            bail!(
-                "another replica is live on this database: {} on host {} (replica_id {}, lease left {:.0} s); this version \
-                 runs one replica a database, so stop that one first, or, if its machine is gone, start again in {:.0} s",
-                rival.name,
-                rival.host,
-                rival.replica_id,
-                rival.lease_left.max(0.0),
-                (rival.lease_left + self.settings.reap_grace.as_secs_f64()).max(1.0).ceil(),
-            );
-        }
-        Ok(former)
+    async fn begin(&self, deadline: Duration) -> anyhow::Result<(Vec<Other>, LeaseFile)> {
+        let others = self.db.list_other_replicas(self.replica_id).await.context("failed to look for former boots")?;
+        let lease = LeaseFile::create(&self.settings.state_dir, self.replica_id, deadline)
+            .context("failed to write the lease into the state directory, without which no run may start")?;
+        let is_former = |other: &Other| self.identity.is_same_directory(&other.state_dir_id);
+        Ok((others.into_iter().filter(is_former).collect(), lease))
     }
 
     /// Says goodbye, if nothing of this boot is open; otherwise its lease, or its successor, decides.
     pub(super) async fn leave(&self) {
         match self.db.leave_replica(self.replica_id).await {
-            Ok(true) => info!(replica_id = %self.replica_id, "left"),
+            Ok(true) => {
+                info!(replica_id = %self.replica_id, "left");
+                // No run is open, so none follows it.
+                let _ = remove_lease(&self.settings.state_dir, self.replica_id);
+            }
             Ok(false) => warn!(replica_id = %self.replica_id, "not leaving: runs are open, or declared dead meanwhile"),
             Err(error) => warn!(%error, "failed to say goodbye; the lease will run out by itself"),
         }

@@ -2,10 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::sleep,
-};
+use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use super::{
@@ -21,6 +18,9 @@ use crate::{
 /// The most jobs of one claim: beyond this a batch costs latency and gains nothing.
 const BATCH: usize = 100;
 
+/// The longest wait for a free slot before the loop turns.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
 /// The constraint that has the last word on gates: a job refused by it only found its gate taken.
 pub(super) const GATE_CONSTRAINT: &str = "jobs_running_gate";
 
@@ -28,6 +28,7 @@ pub(super) const GATE_CONSTRAINT: &str = "jobs_running_gate";
 pub(super) async fn run(boot: Arc<Boot>) -> &'static str {
     let mut outage = Outage::new("claim jobs", Duration::from_secs(5));
     while !boot.claiming_ends().is_cancelled() {
+        boot.pulses().claim();
         let pause = match tick(&boot).await {
             Ok(Ticked::More) => {
                 outage.worked();
@@ -65,10 +66,12 @@ pub(super) async fn tick(boot: &Arc<Boot>) -> Result<Ticked> {
     }
     let agents: Vec<String> = boot.agents().keys().cloned().collect();
     let mut slots = tokio::select! {
-        slots = free_slots(boot.slots()) => slots,
+        slots = boot.slots().free(BATCH) => slots,
+        // Full for long is no fault; the loop turns all the same, so that it can be told from one that is stuck.
+        () = sleep(LONGEST_WAIT) => return Ok(Ticked::Idle),
         () = boot.over() => return Ok(Ticked::Idle),
     };
-    if agents.is_empty() {
+    if agents.is_empty() || boot.is_draining() {
         return Ok(Ticked::Idle);
     }
     let wanted = slots.len();
@@ -132,20 +135,4 @@ async fn one_by_one(boot: &Boot, agents: &[String], run_ids: &[RunId]) -> Result
         }
     }
     Ok(claimed)
-}
-
-/// At least one free slot, and as many more as are free at that moment.
-async fn free_slots(slots: &Arc<Semaphore>) -> Vec<OwnedSemaphorePermit> {
-    let mut free = Vec::new();
-    if let Ok(first) = slots.clone().acquire_owned().await {
-        free.push(first);
-    }
-    // Slots that are freed together are claimed for together, without waiting for any.
-    while free.len() < BATCH {
-        match slots.clone().try_acquire_owned() {
-            Ok(more) => free.push(more),
-            Err(_) => break,
-        }
-    }
-    free
 }

@@ -7,18 +7,18 @@ use std::{io, sync::Arc, time::Duration};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::{Boot, launch, local::Order};
+use super::{Boot, adopt, launch, local::Order};
 use crate::{
     db::runs::{Ending, Owned},
     model::{ClosedBy, Outcome, RunId},
     shim::{
-        client::{attach, sweep},
+        client::{RunHandle, attach, sweep},
         protocol::{Exit, Reason, RunDir, RunLock},
     },
 };
 
 /// Between two looks at something that nobody announces: a lock, an emptied tree.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// What is known of a run once nothing of it lives.
 #[derive(Debug)]
@@ -118,7 +118,7 @@ fn remove_if_there(path: &std::path::Path) -> io::Result<()> {
 async fn end_live_shim(dir: &RunDir, grace: Duration, said: &mut bool) {
     match attach(dir).await {
         Ok(Some(mut handle)) => {
-            handle.terminate(grace, Reason::Stop).await;
+            handle.terminate(grace, Reason::GivenUp).await;
             handle.ended().await;
             // It waits a moment for this, then lets go of the lock.
             handle.stored().await;
@@ -132,14 +132,55 @@ async fn end_live_shim(dir: &RunDir, grace: Duration, said: &mut bool) {
     sleep(LOOK_AGAIN).await;
 }
 
-/// Gives up a run that the database lists as ours and of which nothing is known here: the reply to its claim was lost.
-pub(super) async fn give_up(boot: Arc<Boot>, owned: Owned) {
+/// What holds a run's lock.
+pub(super) enum Life {
+    /// A shim, which answers.
+    Live(RunHandle),
+    /// A shim that does not answer: its lease decides.
+    Mute,
+    /// Nobody, and no shim can begin any more.
+    Gone,
+}
+
+/// Looks who holds the run's lock; where nobody does, forbids a late start.
+pub(super) async fn look(dir: &RunDir) -> io::Result<Life> {
+    if take_lock(dir).await?.is_some() {
+        return Ok(Life::Gone);
+    }
+    Ok(match attach(dir).await {
+        Ok(Some(handle)) => Life::Live(handle),
+        Ok(None) | Err(_) => Life::Mute,
+    })
+}
+
+/// Takes up a run that the database lists as ours and of which nothing is known here, because the reply to its claim or
+/// to its adoption was lost. Where a shim holds it, it has begun and is ours; otherwise it is given up.
+pub(super) async fn take_up(boot: Arc<Boot>, owned: Owned) {
     let (run_id, job_id) = (owned.run_id(), owned.job_id());
     // Known from now on, so that the next renewal does not begin this again.
-    let _orders = boot.local().begin(run_id, job_id);
+    let orders = boot.local().begin(run_id, job_id);
+    let dir = RunDir::new(&boot.settings().state_dir, run_id);
+    let mut said = false;
+    loop {
+        match look(&dir).await {
+            Ok(Life::Live(handle)) => {
+                info!(%job_id, %run_id, "taking up a live run that the database lists as this replica's");
+                let slot = boot.slots().take();
+                adopt::look_after(boot, adopt::Live { owned, agent: None, dir, handle }, orders, slot).await;
+                return;
+            }
+            Ok(Life::Gone) => break,
+            Ok(Life::Mute) => {}
+            Err(error) if !said => {
+                launch::log_dir_error(run_id, &error);
+                said = true;
+            }
+            Err(_) => {}
+        }
+        sleep(LOOK_AGAIN * 4).await;
+    }
     boot.local().settling(run_id);
     info!(%job_id, %run_id, "giving up a run that the database lists and nobody here knows");
-    let dir = RunDir::new(&boot.settings().state_dir, run_id);
     make_sure_nothing_lives(&dir, boot.settings().kill_grace).await;
     let ending = Ending::bare(Outcome::Interrupted, ClosedBy::Owner, "given up: the reply to its claim was lost");
     launch::finish(&boot, owned, ending, None, dir).await;

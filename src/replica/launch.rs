@@ -4,10 +4,10 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use tokio::{sync::OwnedSemaphorePermit, sync::watch, time::Instant};
+use tokio::{sync::watch, time::Instant};
 use tracing::{error, info, warn};
 
-use super::{Boot, give_up, local::Order, outcome};
+use super::{Boot, give_up, local::Order, outcome, slots::Slot};
 use crate::{
     agents::{self, Agent, JobFacts},
     db::runs::{Claimed, Ending, Owned, Process},
@@ -19,18 +19,13 @@ use crate::{
     },
 };
 
-/// Looks after a claimed run until it is answered for. `permit` is its slot.
-pub(super) async fn run(
-    boot: Arc<Boot>,
-    claimed: Claimed,
-    orders: watch::Receiver<Option<Order>>,
-    permit: OwnedSemaphorePermit,
-) {
+/// Looks after a claimed run until it is answered for.
+pub(super) async fn run(boot: Arc<Boot>, claimed: Claimed, orders: watch::Receiver<Option<Order>>, slot: Slot) {
     let run_id = claimed.owned.run_id();
     let dir = RunDir::new(&boot.settings().state_dir, run_id);
     let (ending, handle) = execute(&boot, &claimed, &dir, orders).await;
     finish(&boot, claimed.owned, ending, handle, dir).await;
-    drop(permit);
+    drop(slot);
     boot.claim_nudge.notify_one();
 }
 
@@ -96,7 +91,11 @@ async fn execute(
         return (stopped_before_start(*orders.borrow()), None);
     }
     match boot.spawner().launch(dir).await {
-        Ok(handle) => watch_run(boot, &claimed.owned, dir, handle, &mut orders, agent).await,
+        Ok(handle) => {
+            let watched =
+                Watched { owned: &claimed.owned, dir, success_codes: &agent.success_codes, is_adopted: false };
+            watch_run(boot, watched, handle, &mut orders).await
+        }
         Err(error) => {
             let message = error.to_string();
             boot.spawn_trouble.trouble(&message);
@@ -149,21 +148,27 @@ fn spec(boot: &Boot, claimed: &Claimed, agent: &Agent, dir: &RunDir) -> Result<S
     })
 }
 
-/// Watches a launched or attached run until nothing of it is left.
+/// A run that is watched.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Watched<'a> {
+    pub owned: &'a Owned,
+    pub dir: &'a RunDir,
+    /// The exit statuses of its agent that mean success.
+    pub success_codes: &'a [i32],
+    /// Whether another boot started it: when it began is then known to the database alone.
+    pub is_adopted: bool,
+}
+
+/// Watches a run until nothing of it is left.
 pub(super) async fn watch_run(
     boot: &Boot,
-    owned: &Owned,
-    dir: &RunDir,
+    run: Watched<'_>,
     mut handle: RunHandle,
     orders: &mut watch::Receiver<Option<Order>>,
-    agent: &Agent,
 ) -> (Ending, Option<RunHandle>) {
-    let run_id = owned.run_id();
+    let run_id = run.owned.run_id();
     let grace = boot.settings().kill_grace;
-    let mut order: Option<Order> = *orders.borrow_and_update();
-    if let Some(order) = order {
-        handle.terminate(grace, order.reason()).await;
-    }
+    orders.mark_changed();
     let mut began: Option<(Started, Instant)> = None;
     let mut failed = false;
     let ended = loop {
@@ -177,8 +182,9 @@ pub(super) async fn watch_run(
                         warn!(%run_id, remark, "the run could not be held as its agent asks");
                     }
                     // A stamp that is lost with its loop is made up for by the settle.
-                    let _ = boot.stamps().send((owned.job_id(), run_id, process(&started)));
+                    let _ = boot.stamps().send((run.owned.job_id(), run_id, process(&started)));
                     began = Some((started, Instant::now()));
+                    boot.local().begun(run_id);
                 }
                 Event::Started(Err(error)) => {
                     if let NotStarted::Failed(error) = error && error.temporary {
@@ -187,32 +193,31 @@ pub(super) async fn watch_run(
                     failed = true;
                 }
             },
-            changed = orders.changed(), if order.is_none() => {
+            changed = orders.changed() => {
                 if changed.is_err() {
                     // Nobody can order anything any more: the process is about to end.
                     std::future::pending::<()>().await;
                 }
-                order = *orders.borrow_and_update();
+                let order = *orders.borrow_and_update();
                 if let Some(order) = order {
-                    handle.terminate(grace, order.reason()).await;
+                    handle.terminate(order.grace(grace), order.reason()).await;
                 }
             }
         }
     };
-    let lasted = began.as_ref().map(|(_, at)| at.elapsed());
+    let lasted = began.as_ref().filter(|_| !run.is_adopted).map(|(_, at)| at.elapsed());
     let started = began.map(|(started, _)| started);
     match ended {
-        Ended::Exit(exit) if exit.processes_left > 0 => {
+        Ended::Exit(mut exit) if exit.processes_left > 0 => {
             // A sweep gave up. The shim goes once it hears this; then the tree is swept until it is empty, and only then
             // is the run settled.
             handle.stored().await;
-            let remains = give_up::make_sure_nothing_lives(dir, Duration::ZERO).await;
-            let mut exit = exit;
+            let remains = give_up::make_sure_nothing_lives(run.dir, Duration::ZERO).await;
             exit.processes_killed += remains.killed;
-            (outcome::judge(&exit, &agent.success_codes, ClosedBy::Owner, lasted), None)
+            (outcome::judge(&exit, run.success_codes, ClosedBy::Owner, lasted), None)
         }
-        Ended::Exit(exit) => (outcome::judge(&exit, &agent.success_codes, ClosedBy::Owner, lasted), Some(handle)),
-        Ended::ShimGone => (after_shim(boot, dir, started, agent, lasted).await, None),
+        Ended::Exit(exit) => (outcome::judge(&exit, run.success_codes, ClosedBy::Owner, lasted), Some(handle)),
+        Ended::ShimGone => (after_shim(boot, run, started, lasted).await, None),
     }
 }
 
@@ -232,17 +237,11 @@ pub(super) fn process(started: &Started) -> Process {
 
 /// The shim went without a word. Its lock says when it is gone; then its tree is swept and found empty, and only then
 /// is there anything to say about the run.
-async fn after_shim(
-    boot: &Boot,
-    dir: &RunDir,
-    started: Option<Started>,
-    agent: &Agent,
-    lasted: Option<Duration>,
-) -> Ending {
-    let run_id = dir.run_id();
-    let remains = give_up::make_sure_nothing_lives(dir, Duration::ZERO).await;
+async fn after_shim(boot: &Boot, run: Watched<'_>, started: Option<Started>, lasted: Option<Duration>) -> Ending {
+    let run_id = run.owned.run_id();
+    let remains = give_up::make_sure_nothing_lives(run.dir, Duration::ZERO).await;
     if let Some(exit) = remains.exit {
-        return outcome::judge(&exit, &agent.success_codes, ClosedBy::Owner, lasted);
+        return outcome::judge(&exit, run.success_codes, ClosedBy::Owner, lasted);
     }
     if started.is_none() && remains.killed == 0 && remains.never_began {
         let message = "the spawner could not begin the run";

@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::sync::watch;
@@ -21,6 +22,8 @@ pub(super) enum Order {
     Stop,
     /// The database does not grant it (any more): taken by an operator, or unknown there.
     Fence,
+    /// The whole replica was declared dead: another may start the job at this moment, so there is no grace.
+    Dead,
 }
 
 impl Order {
@@ -29,7 +32,15 @@ impl Order {
         match self {
             Self::Cancel => Reason::Cancel,
             Self::Stop => Reason::Stop,
-            Self::Fence => Reason::GivenUp,
+            Self::Fence | Self::Dead => Reason::GivenUp,
+        }
+    }
+
+    /// From TERM to KILL, where the replica's `kill_grace` is `grace`.
+    pub(super) const fn grace(self, grace: Duration) -> Duration {
+        match self {
+            Self::Dead => Duration::ZERO,
+            _ => grace,
         }
     }
 }
@@ -40,6 +51,8 @@ pub(super) struct LocalRuns {
     inner: Mutex<Inner>,
     /// Live runs and claims under way.
     count: watch::Sender<usize>,
+    /// Claims under way, and runs whose program is not known to run yet.
+    beginning: watch::Sender<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -65,12 +78,13 @@ impl Inner {
 struct Local {
     job_id: JobId,
     order: watch::Sender<Option<Order>>,
+    begun: bool,
     settling: bool,
 }
 
 impl Default for LocalRuns {
     fn default() -> Self {
-        Self { inner: Mutex::default(), count: watch::Sender::new(0) }
+        Self { inner: Mutex::default(), count: watch::Sender::new(0), beginning: watch::Sender::new(0) }
     }
 }
 
@@ -91,6 +105,8 @@ impl LocalRuns {
 
     fn publish(&self, inner: &Inner) {
         self.count.send_replace(inner.claiming.len() + inner.runs.len());
+        let beginning = inner.runs.values().filter(|local| !local.begun && !local.settling).count();
+        self.beginning.send_replace(inner.claiming.len() + beginning);
     }
 
     /// A claim with these names is about to be sent.
@@ -104,7 +120,7 @@ impl LocalRuns {
     pub(super) fn begin(&self, run_id: RunId, job_id: JobId) -> watch::Receiver<Option<Order>> {
         let mut inner = self.lock();
         let (order, orders) = watch::channel(inner.standing);
-        inner.runs.insert(run_id, Local { job_id, order, settling: false });
+        inner.runs.insert(run_id, Local { job_id, order, begun: false, settling: false });
         self.publish(&inner);
         orders
     }
@@ -119,11 +135,22 @@ impl LocalRuns {
         self.publish(&inner);
     }
 
+    /// The run's program is known to run, or never to.
+    pub(super) fn begun(&self, run_id: RunId) {
+        let mut inner = self.lock();
+        if let Some(local) = inner.runs.get_mut(&run_id) {
+            local.begun = true;
+        }
+        self.publish(&inner);
+    }
+
     /// The run has ended and is about to be settled: the database need not list it any more.
     pub(super) fn settling(&self, run_id: RunId) {
-        if let Some(local) = self.lock().runs.get_mut(&run_id) {
+        let mut inner = self.lock();
+        if let Some(local) = inner.runs.get_mut(&run_id) {
             local.settling = true;
         }
+        self.publish(&inner);
     }
 
     /// The run is over and answered for.
@@ -171,17 +198,18 @@ impl LocalRuns {
         self.lock().runs.get(&run_id).is_some_and(|local| !local.settling)
     }
 
-    /// Orders a run to end; the first order stands. Whether there was a run to order, not settling yet.
+    /// Orders a run to end; the first order stands, but for the one without grace. Whether there was a run to order, not
+    /// settling yet.
     pub(super) fn order(&self, run_id: RunId, order: Order) -> bool {
         let inner = self.lock();
         let Some(local) = inner.runs.get(&run_id).filter(|local| !local.settling) else { return false };
         local.order.send_if_modified(|current| {
-            let first = current.is_none();
-            if first {
+            let counts = current.is_none() || (order == Order::Dead && *current != Some(order));
+            if counts {
                 *current = Some(order);
                 tracing::debug!(%run_id, job_id = %local.job_id, ?order, "ordered to end");
             }
-            first
+            counts
         });
         true
     }
@@ -198,9 +226,27 @@ impl LocalRuns {
         }
     }
 
+    /// How many runs are live and not being settled.
+    pub(super) fn live(&self) -> usize {
+        self.lock().runs.values().filter(|local| !local.settling).count()
+    }
+
+    /// Waits until no settle is under way.
+    pub(super) async fn settled(&self) {
+        // The sender lives as long as `self`, so waiting cannot fail.
+        let mut changes = self.count.subscribe();
+        while self.lock().runs.values().any(|local| local.settling) && changes.changed().await.is_ok() {}
+    }
+
     /// How many runs are known.
     pub(super) fn len(&self) -> usize {
         self.lock().runs.len()
+    }
+
+    /// Waits until every claim under way has been answered and every run has begun or will not.
+    pub(super) async fn settled_in(&self) {
+        // The sender lives as long as `self`, so waiting cannot fail.
+        let _ = self.beginning.subscribe().wait_for(|count| *count == 0).await;
     }
 
     /// Waits until no run is left, and no claim that could bring one.

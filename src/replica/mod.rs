@@ -6,19 +6,23 @@
 //! A loop's body is a `tick`, idempotent and callable by a test; a loop that errors logs once and goes on; a loop that
 //! ends stops the replica with an error.
 
+mod adopt;
 mod boot;
 mod cancel;
 mod claim;
+mod drain;
 mod give_up;
 pub mod identity;
 mod launch;
 mod local;
 mod outage;
 mod outcome;
+mod pulse;
 mod reap;
 mod recover;
 mod renew;
 mod settle;
+mod slots;
 mod stamp;
 mod state_dir;
 
@@ -38,9 +42,9 @@ use crate::{agents::Agent, config::Settings, db::Db, model::ReplicaId, shim};
 /// How a replica is told to stop.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
-    /// Stop claiming; live runs may finish within `drain_grace`.
+    /// Stop claiming; live runs finish within `drain_grace`, or are handed over, as the setting `drain` says.
     pub drain: CancellationToken,
-    /// Do not wait: interrupt live runs now.
+    /// Do not wait for anything.
     pub now: CancellationToken,
 }
 
@@ -70,7 +74,7 @@ pub struct Start {
 /// under each new name after it was declared dead.
 ///
 /// # Errors
-/// Where it cannot start (another live replica, no database, no spawner), or where a loop ended that must not.
+/// Where it cannot start (no database, no spawner, no lease file), or where a loop ended that must not.
 pub async fn run(start: Start, mut ready: impl FnMut(ReplicaId)) -> anyhow::Result<()> {
     let spawner = shim::client::Spawner::start(
         shim::client::own_exe(),
@@ -133,20 +137,16 @@ async fn boot_once(
         return Ok(Ended::Stopped);
     }
     let (boot, queues) = Boot::new(start, spawner.clone());
-    let former = boot.register().await?;
+    let (former, lease) = boot.register().await?;
     *registered = true;
     let mut loops = JoinSet::new();
-    // Renewals begin with the registration: settling a former boot's runs may take longer than a lease.
-    let renewals = renew::spawn(&boot, start.renewals.clone()).context("start the renewal thread")?;
+    // Renewals begin with the registration: taking over a former boot's runs may take longer than a lease.
+    let renewals = renew::spawn(&boot, start.renewals.clone(), lease).context("start the renewal thread")?;
     // The loops that settle and stamp end when the last run has ended; the others when they are told to.
     loops.spawn(settle::run(boot.clone(), queues.settlements));
     loops.spawn(stamp::run(boot.clone(), queues.stamps));
 
-    let recovered = tokio::select! {
-        recovered = recover::former_boots(&boot, former) => recovered,
-        () = boot.over() => Ok(()),
-    };
-    if let Err(error) = recovered {
+    if let Err(error) = recover::former_boots(&boot, former).await {
         renewals.stop();
         boot.leave().await;
         return Err(error);
@@ -167,17 +167,13 @@ async fn boot_once(
         name = first_end(&mut loops) => Some(name),
     };
     boot.stop_claiming();
-    let all_over = drain(&boot, &start.shutdown).await;
-    renewals.stop();
+    boot.pulses().stop();
+    drain::drain(&boot, &start.shutdown, renewals).await;
     if let Some(name) = broken {
         anyhow::bail!("the {name} loop ended, which it must not; see the log above");
     }
     if boot.declared_dead().is_cancelled() && !start.shutdown.drain.is_cancelled() {
         return Ok(Ended::DeclaredDead);
-    }
-    // What still lives may be of a job that an operator took, whose row no longer says so: the lease decides then.
-    if all_over {
-        boot.leave().await;
     }
     Ok(Ended::Stopped)
 }
@@ -189,32 +185,4 @@ async fn first_end(loops: &mut JoinSet<&'static str>) -> String {
         Some(Err(error)) => format!("unknown ({error})"),
         None => std::future::pending().await,
     }
-}
-
-/// Waits for the live runs: as long as `drain_grace` allows, then interrupts what is left and waits for its settle.
-/// Whether nothing is left.
-async fn drain(boot: &Arc<Boot>, shutdown: &Shutdown) -> bool {
-    let live = boot.local().len();
-    let grace = boot.settings().drain_grace;
-    if live > 0 && !boot.declared_dead().is_cancelled() {
-        info!(live, grace_ms = grace.as_millis() as u64, "draining: waiting for live runs");
-        // For whoever looks; nothing waits for it.
-        let (told, id) = (boot.db().clone(), boot.replica_id());
-        tokio::spawn(async move { told.drain_replica(id).await });
-        tokio::select! {
-            () = boot.local().empty() => return true,
-            () = tokio::time::sleep(grace) => {}
-            () = shutdown.now.cancelled() => {}
-            () = boot.declared_dead().cancelled() => {}
-        }
-        info!(live = boot.local().len(), "interrupting the runs that are still live");
-    }
-    boot.local().order_all(local::Order::Stop);
-    // The database may be away: what ended is in exit.json then, and the next boot settles it.
-    let patience = boot.settings().kill_grace * 2 + Duration::from_secs(10);
-    let all_over = tokio::time::timeout(patience, boot.local().empty()).await.is_ok();
-    if !all_over {
-        warn!(runs = boot.local().len(), "leaving runs unsettled; the next boot on this state directory settles them");
-    }
-    all_over
 }

@@ -73,6 +73,7 @@ pub(super) async fn run(boot: Arc<Boot>) -> &'static str {
     }
     let mut whole = true;
     loop {
+        boot.pulses().reap();
         let pause = match reaper.tick(boot.db(), whole).await {
             Ok(done) => {
                 outage.worked();

@@ -1,106 +1,151 @@
-//! The start: ends what former boots of this state directory left running, and settles it.
+//! The start: what former boots of this state directory left, run by run.
 //!
-//! Claiming waits until nothing of an earlier boot lives, but not for ever until each of its runs is settled: the
-//! database may refuse one, and one bad row stops nobody. What is not settled in time is tried further beside the
-//! claims, and the former boot's lease decides.
+//! A live run is adopted, and the claims wait for that alone. What ended meanwhile is settled from its `exit.json` by the
+//! former owner's token, what never began is given up, and what the database no longer grants is ended; all that goes on
+//! beside the claims, since a row that is not settled yet is not claimed either.
 //!
 //! The evidence is the shim's lock, the sweep and `exit.json`, and only where the kernel says that this is the same
-//! directory, in the same pid namespace, in the same boot of the machine. No row is requeued while its run's lock is held.
+//! directory, in the same pid namespace, in the same boot of the machine; elsewhere the lease decides, and an `exit.json`
+//! proves that its run ended. No row is requeued while its run's lock is held.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
-use futures_util::{StreamExt as _, future, stream};
-use tokio::{task::JoinHandle, time::timeout};
+use futures_util::{StreamExt as _, stream};
+use tokio::{task::JoinSet, time::sleep};
 use tracing::{info, warn};
 
-use super::{Boot, give_up, launch, outcome, settle};
+use super::{
+    Boot,
+    adopt::{self, Live},
+    give_up::{self, Life},
+    launch,
+    outage::Outage,
+    outcome, settle,
+};
 use crate::{
     db::{
         replicas::Other,
-        runs::{Ending, Owned},
+        runs::{Ending, Inherited, Owned, Standing},
     },
-    model::{ClosedBy, Outcome, RunId},
-    shim::protocol::RunDir,
+    model::{ClosedBy, Outcome, ReplicaId, RunId},
+    shim::{client::remove_other_leases, protocol::RunDir},
 };
 
-/// How many runs are ended side by side.
+/// How many runs are looked at side by side.
 const SIDE_BY_SIDE: usize = 64;
 
-/// How long the start waits for the settles, once nothing lives any more: a refused one is told after its first answer.
-const SETTLED_WITHIN: Duration = Duration::from_secs(15);
-
-/// A run that a former boot left open, and what it ran.
+/// An open run of a former boot.
 struct Left {
     owned: Owned,
-    agent: String,
-    /// Whether what is found on this machine says anything about it.
-    evidence: bool,
+    agent: Option<String>,
+    dir: RunDir,
 }
 
-/// Ends and settles the runs of former boots, then declares those boots dead.
+/// Takes over what former boots left. Comes back when every live run is adopted or refused.
 pub(super) async fn former_boots(boot: &Arc<Boot>, former: Vec<Other>) -> anyhow::Result<()> {
-    let mut left: HashMap<RunId, Left> = HashMap::new();
-    for other in &former {
-        let evidence = boot.identity().is_evidence_for(&other.state_dir_id, &other.boot_id);
-        for (owned, agent) in boot.db().list_owned(other.replica_id).await? {
-            left.insert(owned.run_id(), Left { owned, agent, evidence });
-        }
-    }
     let found = {
         let state_dir = boot.settings().state_dir.clone();
         launch::blocking(move || RunDir::list(&state_dir)).await?
     };
-    if !left.is_empty() || !found.is_empty() {
-        info!(open = left.len(), directories = found.len(), "ending what an earlier boot left running");
+    let inherited = list(boot, &former, &found).await;
+    if !inherited.is_empty() || !found.is_empty() {
+        info!(runs = inherited.len(), directories = found.len(), "looking after what an earlier boot left");
     }
-    // A run without a directory was claimed and never prepared; it is given up like one whose start is unsure.
-    let mut dirs: HashMap<RunId, RunDir> = found.into_iter().map(|dir| (dir.run_id(), dir)).collect();
-    for run_id in left.keys() {
-        dirs.entry(*run_id).or_insert_with(|| RunDir::new(&boot.settings().state_dir, *run_id));
-    }
-    let settles: Vec<JoinHandle<()>> = stream::iter(dirs)
-        .map(|(run_id, dir)| (dir, left.remove(&run_id)))
-        .map(|(dir, left)| end(boot, dir, left))
-        .buffer_unordered(SIDE_BY_SIDE)
-        .filter_map(async |settle| settle)
-        .collect()
-        .await;
-    // Tasks of their own: those that are not done in time go on.
-    let tasks = settles.len();
-    if timeout(SETTLED_WITHIN, future::join_all(settles)).await.is_err() {
-        warn!(runs = tasks, "not every run of an earlier boot is settled yet; going on while that is tried further");
-        return Ok(());
-    }
-    for other in former.iter().filter(|other| other.live) {
-        if boot.identity().is_evidence_for(&other.state_dir_id, &other.boot_id) {
-            boot.db().supersede_replica(other.replica_id, &other.state_dir_id).await?;
-            info!(replica_id = %other.replica_id, "superseded an earlier boot of this state directory");
-        } else {
-            warn!(replica_id = %other.replica_id, host = other.host,
-                "an earlier boot of this state directory ran elsewhere (the machine or container was restarted); its lease decides");
+    let mut rest = JoinSet::new();
+    let mut left = Vec::new();
+    let mut found: HashMap<RunId, RunDir> = found.into_iter().map(|dir| (dir.run_id(), dir)).collect();
+    for Inherited { owned, agent, standing } in inherited {
+        let owner = former.iter().find(|other| other.replica_id == owned.replica_id());
+        // A run without a directory was claimed and never prepared; it is given up like one whose start is unsure.
+        let dir = found.remove(&owned.run_id());
+        let dir = dir.unwrap_or_else(|| RunDir::new(&boot.settings().state_dir, owned.run_id()));
+        match (standing, owner) {
+            (Standing::Open, Some(owner)) if boot.identity().is_evidence_for(&owner.state_dir_id, &owner.boot_id) => {
+                left.push(Left { owned, agent, dir });
+            }
+            (Standing::Open, Some(_)) => drop(rest.spawn(leave_to_lease(boot.clone(), Left { owned, agent, dir }))),
+            (Standing::Open, None) => {
+                warn!(run_id = %owned.run_id(), replica_id = %owned.replica_id(),
+                    "a directory of another replica's run lies here (a copy?); nothing in it is believed");
+            }
+            (Standing::Lost, _) => drop(rest.spawn(end(boot.clone(), dir, Some((owned, agent))))),
+            (Standing::Closed, _) => drop(rest.spawn(end(boot.clone(), dir, None))),
         }
     }
+    // Nobody waits for these any more: pruned, or never known to this database.
+    for dir in found.into_values() {
+        rest.spawn(end(boot.clone(), dir, None));
+    }
+    adopt_live(boot, left, &mut rest).await;
+    tokio::spawn(close(boot.clone(), former, rest));
     Ok(())
 }
 
-/// Makes sure that nothing of a run lives, and begins to settle it, if there is anything to settle.
-async fn end(boot: &Arc<Boot>, dir: RunDir, left: Option<Left>) -> Option<JoinHandle<()>> {
-    let run_id = dir.run_id();
-    let remains = give_up::make_sure_nothing_lives(&dir, boot.settings().kill_grace).await;
-    let Some(Left { owned, agent, evidence }) = left else {
-        // Nobody waits for it any more: settled before, or of another database.
-        launch::retire(dir).await;
-        return None;
-    };
-    let agents = boot.agents();
-    let success_codes = agents.get(&agent).map_or(&[0][..], |agent| &agent.success_codes);
-    let ending = match remains.exit {
-        // That its shim wrote how it ended proves that it ended, wherever that was.
-        Some(exit) => outcome::judge(&exit, success_codes, ClosedBy::Successor, None),
-        None if !evidence => {
-            warn!(%run_id, "no evidence here about this run; the lease of its replica decides");
-            return None;
+async fn list(boot: &Boot, former: &[Other], found: &[RunDir]) -> Vec<Inherited> {
+    let former: Vec<ReplicaId> = former.iter().map(|other| other.replica_id).collect();
+    let found: Vec<RunId> = found.iter().map(RunDir::run_id).collect();
+    let mut outage = Outage::new("list what an earlier boot left", boot.settings().heartbeat);
+    loop {
+        match boot.db().list_inherited(&former, &found).await {
+            Ok(inherited) => return inherited,
+            // A stop leaves everything as it is, for the next start.
+            Err(_) if boot.is_over() => return Vec::new(),
+            Err(error) => sleep(outage.failed(&error)).await,
         }
+    }
+}
+
+/// Adopts what lives; the rest goes its way beside the claims.
+async fn adopt_live(boot: &Arc<Boot>, left: Vec<Left>, rest: &mut JoinSet<()>) {
+    let looked: Vec<(Left, std::io::Result<Life>)> = stream::iter(left)
+        .map(async |left| {
+            let life = give_up::look(&left.dir).await;
+            (left, life)
+        })
+        .buffer_unordered(SIDE_BY_SIDE)
+        .collect()
+        .await;
+    let mut live = Vec::new();
+    for (Left { owned, agent, dir }, life) in looked {
+        match life {
+            Ok(Life::Live(handle)) => live.push(Live { owned, agent, dir, handle }),
+            Ok(Life::Gone) => drop(rest.spawn(settle_gone(boot.clone(), Left { owned, agent, dir }))),
+            Ok(Life::Mute) | Err(_) => drop(rest.spawn(listen(boot.clone(), Left { owned, agent, dir }))),
+        }
+    }
+    for dir in adopt::adopt(boot, live).await {
+        rest.spawn(end(boot.clone(), dir, None));
+    }
+}
+
+/// A shim holds the run and does not answer: it is left to its lease, and never settled while the lock is held. It may
+/// answer later.
+async fn listen(boot: Arc<Boot>, left: Left) {
+    let (run_id, dir) = (left.owned.run_id(), left.dir.clone());
+    warn!(%run_id, "a shim holds the run's lock and does not answer; it is left to its lease");
+    let _slot = boot.slots().take();
+    loop {
+        sleep(give_up::LOOK_AGAIN * 4).await;
+        match give_up::look(&dir).await {
+            Ok(Life::Live(handle)) => {
+                let Left { owned, agent, dir } = left;
+                for dir in adopt::adopt(&boot, vec![Live { owned, agent, dir, handle }]).await {
+                    end(boot.clone(), dir, None).await;
+                }
+                return;
+            }
+            Ok(Life::Gone) => return settle_gone(boot.clone(), left).await,
+            Ok(Life::Mute) | Err(_) => {}
+        }
+    }
+}
+
+/// The run's shim is gone: nothing of it lives once it is swept, and then it is settled for its former owner.
+async fn settle_gone(boot: Arc<Boot>, left: Left) {
+    let Left { owned, agent, dir } = left;
+    let remains = give_up::make_sure_nothing_lives(&dir, boot.settings().kill_grace).await;
+    let ending = match remains.exit {
+        Some(exit) => judge(&boot, agent.as_deref(), &exit),
         None if remains.never_began => {
             Ending::bare(Outcome::Interrupted, ClosedBy::Successor, "the replica restarted before the run began")
         }
@@ -109,15 +154,104 @@ async fn end(boot: &Arc<Boot>, dir: RunDir, left: Option<Left>) -> Option<JoinHa
             Ending::bare(Outcome::Interrupted, ClosedBy::Successor, error)
         }
     };
-    Some(tokio::spawn(settle_and_retire(boot.clone(), owned, ending, dir)))
+    settle_and_retire(&boot, owned, ending, dir).await;
 }
 
-async fn settle_and_retire(boot: Arc<Boot>, owned: Owned, ending: Ending, dir: RunDir) {
+/// The run was begun in another boot of the machine or another pid namespace: what is not seen here may live there, so
+/// its lease decides, unless its shim left word that it ended.
+async fn leave_to_lease(boot: Arc<Boot>, left: Left) {
+    let Left { owned, agent, dir } = left;
+    let run_id = owned.run_id();
+    let mut said = false;
+    loop {
+        let exit = {
+            let dir = dir.clone();
+            launch::blocking(move || dir.read_exit()).await
+        };
+        if let Ok(Some(exit)) = exit {
+            return settle_and_retire(&boot, owned, judge(&boot, agent.as_deref(), &exit), dir).await;
+        }
+        if !std::mem::replace(&mut said, true) {
+            warn!(%run_id, "no evidence here about this run (the machine or container was restarted); its replica's lease decides");
+        }
+        sleep(boot.settings().reap_interval).await;
+        let standing = boot.db().list_inherited(&[], &[run_id]).await;
+        if standing.is_ok_and(|found| found.first().is_none_or(|found| found.standing != Standing::Open)) {
+            return end(boot, dir, None).await;
+        }
+    }
+}
+
+/// Ends whatever lives of a run that the database no longer grants, has its result heard where that may still count, and
+/// lets go of its directory.
+async fn end(boot: Arc<Boot>, dir: RunDir, lost: Option<(Owned, Option<String>)>) {
+    // What still lives takes its slot until it is gone.
+    let slot = match give_up::look(&dir).await {
+        Ok(Life::Gone) => None,
+        _ => Some(boot.slots().take()),
+    };
+    let remains = give_up::make_sure_nothing_lives(&dir, boot.settings().kill_grace).await;
+    drop(slot);
+    match (lost, remains.exit) {
+        (Some((owned, agent)), Some(exit)) => {
+            let ending = judge(&boot, agent.as_deref(), &exit);
+            settle_and_retire(&boot, owned, ending, dir).await;
+        }
+        _ => launch::retire(dir).await,
+    }
+}
+
+fn judge(boot: &Boot, agent: Option<&str>, exit: &crate::shim::protocol::Exit) -> Ending {
+    let agents = boot.agents();
+    let success_codes = agent.and_then(|agent| agents.get(agent)).map_or(&[0][..], |agent| &agent.success_codes);
+    outcome::judge(exit, success_codes, ClosedBy::Successor, None)
+}
+
+async fn settle_and_retire(boot: &Arc<Boot>, owned: Owned, ending: Ending, dir: RunDir) {
     let (job_id, run_id, outcome) = (owned.job_id(), owned.run_id(), ending.outcome);
-    if let Some(next) = settle::settle(&boot, owned.ended(ending)).await {
+    if let Some(next) = settle::settle(boot, owned.ended(ending)).await {
         info!(%job_id, %run_id, %outcome, %next, "settled a run of an earlier boot");
+        boot.claim_nudge.notify_one();
     } else {
         info!(%job_id, %run_id, "a run of an earlier boot had been settled already");
     }
     launch::retire(dir).await;
+}
+
+/// Once nothing of the former boots is left: declares them dead, so that nothing waits for their leases, and removes
+/// their lease files, which no run follows any more.
+async fn close(boot: Arc<Boot>, former: Vec<Other>, mut rest: JoinSet<()>) {
+    while rest.join_next().await.is_some() {}
+    let mut followed = vec![boot.replica_id()];
+    for other in former {
+        if other.live && !supersede(&boot, &other).await {
+            followed.push(other.replica_id);
+        }
+    }
+    let state_dir = boot.settings().state_dir.clone();
+    if let Err(error) = launch::blocking(move || remove_other_leases(&state_dir, &followed)).await {
+        warn!(%error, "failed to remove the leases of earlier boots");
+    }
+}
+
+/// Whether the former boot is dead now.
+async fn supersede(boot: &Boot, other: &Other) -> bool {
+    let replica_id = other.replica_id;
+    if !boot.identity().is_evidence_for(&other.state_dir_id, &other.boot_id) {
+        warn!(%replica_id, host = other.host,
+            "an earlier boot of this state directory ran elsewhere (the machine or container was restarted); its lease decides");
+        return false;
+    }
+    match boot.db().supersede_replica(replica_id, &other.state_dir_id).await {
+        Ok(superseded) => {
+            if superseded {
+                info!(%replica_id, "superseded an earlier boot of this state directory");
+            }
+            superseded
+        }
+        Err(error) => {
+            warn!(%replica_id, %error, "failed to declare an earlier boot dead; its lease decides");
+            false
+        }
+    }
 }

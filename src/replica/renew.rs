@@ -1,10 +1,19 @@
 //! The renewal: every heartbeat, on a thread, a runtime and a connection of its own, so that nothing else that this
 //! process does can make a lease run out. In the same statement the database says which runs it knows as ours.
+//!
+//! Owns the boot's lease file. The clock is read before a renewal is sent, and the deadline that follows from it is
+//! written only once the answer is there: what a run reads is never later than what the database granted.
 
-use std::{io, sync::Arc, thread};
+use std::{
+    io,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant as Moment},
+};
 
 use tokio::{
     runtime::Handle,
+    sync::{mpsc, oneshot},
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -15,21 +24,35 @@ use super::{
     local::{Known, Order},
     outage::Outage,
 };
-use crate::db::{
-    Db, Result,
-    replicas::{Reconcile, Renewal},
+use crate::{
+    db::{
+        Db, Result,
+        replicas::{Reconcile, Renewal},
+    },
+    shim::client::{LeaseFile, boottime},
 };
+
+/// Asks for one last, longer lease; answered with whether the database granted it.
+type Handover = (Duration, oneshot::Sender<bool>);
 
 /// The renewal thread of one boot.
 #[derive(Debug)]
 pub(super) struct Renewals {
     stop: CancellationToken,
+    handovers: mpsc::Sender<Handover>,
 }
 
 impl Renewals {
     /// Renews no more.
     pub(super) fn stop(self) {
         self.stop.cancel();
+    }
+
+    /// Renews once more, for `lease`, and then no more: the runs live by that until a successor has adopted them. Whether
+    /// it was granted; otherwise the lease before it stands.
+    pub(super) async fn hand_over(self, lease: Duration) -> bool {
+        let (answer, answered) = oneshot::channel();
+        self.handovers.send((lease, answer)).await.is_ok() && answered.await.unwrap_or(false)
     }
 }
 
@@ -40,8 +63,9 @@ impl Drop for Renewals {
 }
 
 /// Starts the thread. What the answers ask for is done on the caller's runtime, never on the thread.
-pub(super) fn spawn(boot: &Arc<Boot>, db: Db) -> io::Result<Renewals> {
+pub(super) fn spawn(boot: &Arc<Boot>, db: Db, lease: LeaseFile) -> io::Result<Renewals> {
     let stop = CancellationToken::new();
+    let (handovers, asked) = mpsc::channel(1);
     let db = db.answering_within(boot.settings().heartbeat * 2);
     let (boot, main, stopped) = (boot.clone(), Handle::current(), stop.clone());
     thread::Builder::new().name("renewal".to_owned()).spawn(move || {
@@ -54,60 +78,107 @@ pub(super) fn spawn(boot: &Arc<Boot>, db: Db) -> io::Result<Renewals> {
                 return;
             }
         };
-        runtime.block_on(run(&boot, &db, &main, &stopped));
+        runtime.block_on(Renewing { boot, db, main, lease }.run(&stopped, asked));
     })?;
-    Ok(Renewals { stop })
+    Ok(Renewals { stop, handovers })
 }
 
-async fn run(boot: &Arc<Boot>, db: &Db, main: &Handle, stopped: &CancellationToken) {
-    let heartbeat = boot.settings().heartbeat;
-    let mut outage = Outage::new("renew the lease", heartbeat);
-    let mut reconciling = Outage::new("compare the live runs with the database", heartbeat);
-    let mut mode = Reconcile::Full;
-    loop {
-        let begun = Instant::now();
-        let next = match tick(boot, db, main, mode).await {
-            Ok(()) => {
-                outage.worked();
-                if mode == Reconcile::Full {
-                    reconciling.worked();
-                }
-                mode = Reconcile::Full;
+struct Renewing {
+    boot: Arc<Boot>,
+    db: Db,
+    main: Handle,
+    lease: LeaseFile,
+}
+
+impl Renewing {
+    async fn run(mut self, stopped: &CancellationToken, mut handovers: mpsc::Receiver<Handover>) {
+        let heartbeat = self.boot.settings().heartbeat;
+        let lease = self.boot.settings().lease;
+        let mut outage = Outage::new("renew the lease", heartbeat);
+        let mut reconciling = Outage::new("compare the live runs with the database", heartbeat);
+        let mut mode = Reconcile::Full;
+        loop {
+            let begun = Instant::now();
+            let next = if let Some(stuck) = self.boot.pulses().stuck() {
+                // A replica that can neither claim nor reap must not keep others from its jobs.
+                error!("the {stuck} loop is stuck; not renewing the lease, so that others take over what runs here");
                 begun + heartbeat
+            } else {
+                match self.tick(lease, mode).await {
+                    Ok(()) => {
+                        outage.worked();
+                        if mode == Reconcile::Full {
+                            reconciling.worked();
+                        }
+                        mode = Reconcile::Full;
+                        begun + heartbeat
+                    }
+                    // Perhaps only `jobs` is locked, by a migration: the row alone can be renewed all the same.
+                    Err(error) if mode == Reconcile::Full => {
+                        mode = Reconcile::LeaseOnly;
+                        Instant::now() + reconciling.failed(&error)
+                    }
+                    Err(error) => Instant::now() + outage.failed(&error),
+                }
+            };
+            tokio::select! {
+                () = sleep_until(next) => {}
+                () = self.boot.renew_nudge.notified() => {}
+                () = stopped.cancelled() => return,
+                () = self.boot.declared_dead().cancelled() => return,
+                Some((longer, answer)) = handovers.recv() => {
+                    // Nobody may wait for the answer any more.
+                    let _ = answer.send(self.hand_over(longer).await);
+                    return;
+                }
             }
-            // Perhaps only `jobs` is locked, by a migration: the row alone can be renewed all the same.
-            Err(error) if mode == Reconcile::Full => {
-                mode = Reconcile::LeaseOnly;
-                Instant::now() + reconciling.failed(&error)
-            }
-            Err(error) => Instant::now() + outage.failed(&error),
-        };
-        tokio::select! {
-            () = sleep_until(next) => {}
-            () = boot.renew_nudge.notified() => {}
-            () = stopped.cancelled() => return,
-            () = boot.declared_dead().cancelled() => return,
         }
     }
-}
 
-/// One renewal, and what its answer asks for.
-pub(super) async fn tick(boot: &Arc<Boot>, db: &Db, main: &Handle, mode: Reconcile) -> Result<()> {
-    let lease = boot.settings().lease.as_secs_f64();
-    let known = boot.local().known();
-    let renewal = db.renew_replica(boot.replica_id(), lease, mode).await?;
-    reconcile(boot, known, renewal, main);
-    Ok(())
+    /// One renewal, and what its answer asks for.
+    async fn tick(&mut self, lease: Duration, mode: Reconcile) -> Result<()> {
+        let asked_at = boottime();
+        let known = self.boot.local().known();
+        let renewal = self.db.renew_replica(self.boot.replica_id(), lease.as_secs_f64(), mode).await?;
+        if renewal.live {
+            self.write(asked_at + lease);
+        }
+        reconcile(&self.boot, known, renewal, &self.main);
+        Ok(())
+    }
+
+    /// The last renewal of a planned stop: tried again while the present lease is long.
+    async fn hand_over(&mut self, lease: Duration) -> bool {
+        let patience = self.boot.settings().heartbeat * 4;
+        let begun = Moment::now();
+        let mut outage = Outage::new("renew the lease for the handover", self.boot.settings().heartbeat);
+        loop {
+            match self.tick(lease, Reconcile::LeaseOnly).await {
+                Ok(()) => return !self.boot.declared_dead().is_cancelled(),
+                Err(error) => tokio::time::sleep(outage.failed(&error)).await,
+            }
+            if begun.elapsed() > patience {
+                return false;
+            }
+        }
+    }
+
+    fn write(&mut self, deadline: Duration) {
+        if let Err(error) = self.lease.extend(deadline) {
+            error!(%error, "failed to write the lease file; the runs here end before the lease that they know");
+        }
+    }
 }
 
 /// Compares what the database says with what was known here before it was asked, and acts on the differences.
 fn reconcile(boot: &Arc<Boot>, known: Known, renewal: Renewal, main: &Handle) {
     if !renewal.live {
         warn!(replica_id = %boot.replica_id(), "the database declared this replica dead; ending every run");
-        boot.local().order_all(Order::Fence);
+        boot.local().order_all(Order::Dead);
         boot.declared_dead().cancel();
         return;
     }
+    boot.set_draining(renewal.draining);
     if let Some(runs) = renewal.runs {
         let listed: std::collections::HashSet<_> = runs.iter().map(|(owned, _)| owned.run_id()).collect();
         for run_id in known.live.into_iter().filter(|run_id| !listed.contains(run_id)) {
@@ -120,7 +191,7 @@ fn reconcile(boot: &Arc<Boot>, known: Known, renewal: Renewal, main: &Handle) {
                 boot.local().order(owned.run_id(), Order::Cancel);
             }
             if !known.all.contains(&owned.run_id()) && !boot.local().has_known(owned.run_id()) {
-                main.spawn(give_up::give_up(boot.clone(), owned));
+                main.spawn(give_up::take_up(boot.clone(), owned));
             }
         }
     }

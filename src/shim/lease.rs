@@ -87,6 +87,19 @@ pub fn remove_lease(state_dir: &Path, replica_id: ReplicaId) -> io::Result<()> {
     }
 }
 
+/// Removes the leases of all boots but these: nobody follows them.
+pub fn remove_other_leases(state_dir: &Path, kept: &[ReplicaId]) -> io::Result<()> {
+    for entry in fs::read_dir(state_dir.join("leases"))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let id: Option<ReplicaId> = name.to_str().and_then(|name| name.parse().ok());
+        if id.is_none_or(|id| !kept.contains(&id)) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// A lease as a shim sees it, with the last deadline that it read there.
 #[derive(Debug)]
 pub(super) struct Lease {
@@ -173,6 +186,18 @@ mod tests {
         remove_lease(dir.path(), id).unwrap();
         remove_lease(dir.path(), id).unwrap();
         assert_eq!(Lease::open(dir.path(), id, &boot_id()).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn the_leases_of_others_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (kept, gone) = (ReplicaId::new(), ReplicaId::new());
+        for id in [kept, gone] {
+            LeaseFile::create(dir.path(), id, SECOND).unwrap();
+        }
+        remove_other_leases(dir.path(), &[kept]).unwrap();
+        let stands = |id| lease_path(dir.path(), id).exists();
+        assert_eq!((stands(kept), stands(gone)), (true, false));
     }
 
     #[test]

@@ -3,7 +3,12 @@
 //! Owns the text of `lock`. It is written before the first process of the job exists, so no note means that no process
 //! ever did. It is believed only by one who holds the lock.
 
-use std::{fs::File, io, os::unix::fs::FileExt, path::PathBuf};
+use std::{
+    fs::{File, read_link},
+    io,
+    os::unix::fs::{FileExt, MetadataExt},
+    path::PathBuf,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +26,27 @@ pub(super) struct Note {
     /// Pid and start time of the namespace's first process, for `pidns`.
     #[serde(default)]
     pub(super) init: Option<(i32, i64)>,
+    /// Where the note was written: device and inode of the lock file, and the pid namespace.
+    #[serde(default)]
+    pub(super) place: Option<Place>,
+}
+
+/// Where a note was written. A copy of the directory, or another pid namespace, is another place, in which the note says
+/// nothing about any process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Place {
+    device: u64,
+    inode: u64,
+    pid_namespace: String,
+}
+
+impl Place {
+    /// Of this lock file, seen from here.
+    pub(super) fn of(lock: &File) -> io::Result<Self> {
+        let meta = lock.metadata()?;
+        let pid_namespace = read_link("/proc/self/ns/pid")?.to_string_lossy().into_owned();
+        Ok(Self { device: meta.dev(), inode: meta.ino(), pid_namespace })
+    }
 }
 
 impl Note {

@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 
 use super::{
     cgroup::{Group, Home, boot_id},
-    note::Note,
+    note::{Note, Place},
     process::{Process, each_with_environment},
     rundir::{RunDir, RunLock},
 };
@@ -40,10 +40,11 @@ pub fn sweep(dir: &RunDir, lock: &RunLock) -> io::Result<Swept> {
     let note = match Note::read(lock.file()) {
         Ok(None) => return Ok(Swept::default()),
         Ok(Some(note)) => note,
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => suspect_all(dir),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => suspect_all(dir, lock)?,
         Err(error) => return Err(error),
     };
-    if note.boot_id != boot_id() {
+    // In another boot nothing of the tree can live; a copy of the directory knows nothing of the original's processes.
+    if note.boot_id != boot_id() || note.place != Some(Place::of(lock.file())?) {
         return Ok(Swept::default());
     }
     let group = note.cgroup.clone().map(Group::at);
@@ -81,10 +82,11 @@ pub fn sweep(dir: &RunDir, lock: &RunLock) -> io::Result<Swept> {
 }
 
 /// What to look through where the note cannot be read: the group by its name, and every environment.
-fn suspect_all(dir: &RunDir) -> Note {
+fn suspect_all(dir: &RunDir, lock: &RunLock) -> io::Result<Note> {
     let home = Home::find(dir.state_dir()).ok();
     let cgroup = home.map(|home| home.group(dir.run_id()).path().to_owned()).filter(|group| group.exists());
-    Note { boot_id: boot_id(), containment: Containment::Sweep, cgroup, init: None }
+    let place = Some(Place::of(lock.file())?);
+    Ok(Note { boot_id: boot_id(), containment: Containment::Sweep, cgroup, init: None, place })
 }
 
 /// KILL to what the note names beside a cgroup.

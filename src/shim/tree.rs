@@ -15,7 +15,7 @@ use nix::{
 
 use super::{
     cgroup::{Events, Group, Usage},
-    note::Note,
+    note::{Note, Place},
     pidns::Init,
     process::{self, Process},
     protocol::{SpawnError, Spec},
@@ -148,8 +148,11 @@ impl Planting<'_> {
     }
 
     fn note(&self, containment: Containment, cgroup: Option<PathBuf>, init: Option<Known>) -> Result<(), Refusal> {
-        let note = Note { boot_id: self.inheritance.boot_id.clone(), containment, cgroup, init };
-        Ok(note.write(self.lock).map_err(|error| failure("write the shim's note", error))?)
+        let boot_id = self.inheritance.boot_id.clone();
+        let note = Place::of(self.lock)
+            .map(|place| Note { boot_id, containment, cgroup, init, place: Some(place) })
+            .and_then(|note| note.write(self.lock));
+        Ok(note.map_err(|error| failure("write the shim's note", error))?)
     }
 
     /// What the kernel holds for a process or a user instead of for the tree, and says so.

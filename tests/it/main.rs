@@ -28,3 +28,4 @@ mod settle_rule;
 mod shim;
 mod statements;
 mod support;
+mod takeover;

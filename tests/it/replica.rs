@@ -60,7 +60,7 @@ pub(crate) async fn until(client: &Client, job_id: i64, status: &str) {
     .await;
 }
 
-async fn stamped(client: &Client) {
+pub(crate) async fn stamped(client: &Client) {
     eventually("the pid to be stamped", async || {
         client.query_opt("select 1 from orch.running where pid is not null", &[]).await.unwrap().map(drop)
     })
@@ -68,7 +68,7 @@ async fn stamped(client: &Client) {
 }
 
 /// The run directories that are still open.
-fn open_runs(orch: &Orch) -> usize {
+pub(crate) fn open_runs(orch: &Orch) -> usize {
     std::fs::read_dir(orch.state_dir().join("runs")).map_or(0, Iterator::count)
 }
 
@@ -205,62 +205,6 @@ async fn a_graceful_stop_interrupts_what_does_not_finish_in_time_and_leaves() {
     assert_eq!(found, ("queued", 0, "interrupted", "left"));
     assert_eq!(open_runs(&orch), 0);
     no_violation(&client).await;
-}
-
-#[tokio::test]
-async fn what_a_killed_replica_left_is_ended_settled_and_run_again_and_what_had_ended_is_not() {
-    let test = TestDb::new().await;
-    let client = test.client().await;
-    let orch = place(&test);
-    let replica = orch.up().await;
-    let gate = orch.path("gate");
-    let ends = script(&client, &format!("while ! test -e {}; do sleep 0.05; done", gate.display())).await;
-    let lives =
-        script(&client, &format!("test \"$ORCH_ATTEMPT\" = 2 || {{ touch {0}.begun; sleep 1000; }}", gate.display()))
-            .await;
-    until(&client, ends, "running").await;
-    eventually("the second job to run", async || gate.with_extension("begun").exists().then_some(())).await;
-    replica.kill().await;
-    // Nobody watches, and the run goes on to its end.
-    std::fs::write(&gate, "").unwrap();
-    eventually("the first run's shim to write how it ended", async || {
-        let run_id = text(&client, "select run_id::text from orch.jobs where id = 1").await?;
-        orch.state_dir().join("runs").join(run_id).join("exit.json").exists().then_some(())
-    })
-    .await;
-    let _replica = orch.up().await;
-    until(&client, ends, "succeeded").await;
-    until(&client, lives, "succeeded").await;
-    let rows = client
-        .query("select job_id, attempt, outcome, closed_by from orch.agent_runs order by job_id, attempt", &[])
-        .await
-        .unwrap();
-    let history: Vec<(i64, i32, &str, &str)> =
-        rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect();
-    assert_eq!(
-        history,
-        [(ends, 1, "succeeded", "successor"), (lives, 1, "interrupted", "successor"), (lives, 2, "succeeded", "owner"),]
-    );
-    let dead: i64 =
-        client.query_one("select count(*) from orch.replicas where state = 'dead'", &[]).await.unwrap().get(0);
-    assert_eq!(dead, 1, "the earlier boot");
-    no_violation(&client).await;
-}
-
-#[tokio::test]
-async fn a_second_replica_is_refused_in_one_sentence() {
-    let test = TestDb::new().await;
-    let (one, other) = (place(&test), place(&test));
-    let _replica = one.up().await;
-    let refused = other.run(["up"]).await;
-    assert!(!refused.status.success());
-    assert!(refused.stderr.contains("another replica is live on this database"), "{}", refused.stderr);
-    // The same state directory, on whatever database.
-    let mut same = place(&test);
-    same.set("ORCH_STATE_DIR", one.state_dir().to_string_lossy());
-    let refused = same.run(["up"]).await;
-    assert!(!refused.status.success());
-    assert!(refused.stderr.contains("uses the state directory"), "{}", refused.stderr);
 }
 
 #[tokio::test]

@@ -177,9 +177,14 @@ async fn a_run_of_an_earlier_boot_that_the_database_refuses_to_settle_keeps_no_s
     let client = test.client().await;
     let orch = place(&test);
     let replica = orch.up().await;
-    let bad = script(&client, "test \"$ORCH_ATTEMPT\" = 2 || sleep 1000").await;
-    until(&client, bad, "running").await;
+    let gate = orch.path("gate");
+    let wait = format!("test \"$ORCH_ATTEMPT\" = 2 || while ! test -e {}; do sleep 0.05; done", gate.display());
+    let bad = script(&client, &wait).await;
+    let directory = open_run(&client, &orch).await;
     replica.kill().await;
+    std::fs::write(&gate, "").unwrap();
+    eventually("the run's shim to write how it ended", async || directory.join("exit.json").exists().then_some(()))
+        .await;
     client
         .batch_execute(&format!(
             "alter table orch.jobs add constraint for_ever check (id <> {bad} or status = 'running') not valid"

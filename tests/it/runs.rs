@@ -230,7 +230,7 @@ async fn a_settle_that_is_sent_again_is_done_once() {
     let claimant = register(&db).await;
     let claimed = claim(&db, &claimant, 1).await.remove(0);
     // The same token, twice: as if the reply to the first had been lost.
-    let again = db.list_owned(claimant.replica_id).await.unwrap().remove(0).0;
+    let again = db.list_inherited(&[claimant.replica_id], &[]).await.unwrap().remove(0).owned;
     assert_eq!(
         settled(&db.settle_runs(vec![claimed.owned.ended(ending(Outcome::Failed))]).await.unwrap()),
         [JobStatus::Queued]

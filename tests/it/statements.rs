@@ -134,7 +134,7 @@ async fn on_a_hundred_thousand_rows_claim_reap_and_tick_name_their_indexes_and_w
             &["jobs_claim", "jobs_running_gate"],
         ),
         ("runs/claimable", "('{a}', 10, true)".to_owned(), &["jobs_claim", "jobs_running_gate"]),
-        ("runs/owned", format!("({me})"), &["agent_runs_o", "jobs_pkey"]),
+        ("runs/inherited", format!("(array[{me}::uuid], '{{}}')"), &["agent_runs_o", "jobs_pkey"]),
         ("reaper/orphans", "(100)".to_owned(), &["agent_runs_o", "jobs_pkey"]),
         ("reaper/tick", "(60, 5, 5, true)".to_owned(), &["jobs_impossible", "jobs_awaits_replica"]),
         ("reaper/sanitize_impossible", "(100)".to_owned(), &["jobs_impossible"]),
