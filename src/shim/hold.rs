@@ -31,7 +31,7 @@ use nix::{
 use super::{
     clock,
     ending::ExitFile,
-    lease::{Lease, LeaseFile},
+    lease::Lease,
     note::Note,
     peers::Peers,
     protocol::{Exit, Report, Request, RunDir, SpawnError},
@@ -136,15 +136,7 @@ fn take(dir: RunDir) -> Result<Option<Held>, SpawnError> {
 /// The lease under which the run may start: of the replica that claimed it, in this boot of the machine, and long enough.
 fn open_lease(held: &Held, inheritance: &Inheritance) -> Result<Lease, SpawnError> {
     let spec = &held.file.spec;
-    let opened = Lease::open(&inheritance.state_dir, spec.replica_id, &inheritance.boot_id).or_else(|error| {
-        // Until every replica writes its lease: one without an end, of this run alone.
-        if error.kind() == io::ErrorKind::NotFound {
-            LeaseFile::create(held.dir.path(), spec.replica_id, Duration::MAX)?;
-            return Lease::open(held.dir.path(), spec.replica_id, &inheritance.boot_id);
-        }
-        Err(error)
-    });
-    let lease = opened.map_err(|error| {
+    let lease = Lease::open(&inheritance.state_dir, spec.replica_id, &inheritance.boot_id).map_err(|error| {
         let message = match error.kind() {
             io::ErrorKind::NotFound => "its replica has no lease here (any more)".to_owned(),
             io::ErrorKind::InvalidData => "the lease of its replica is of another boot of the machine".to_owned(),
