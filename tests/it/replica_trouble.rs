@@ -180,6 +180,7 @@ async fn a_run_of_an_earlier_boot_that_the_database_refuses_to_settle_keeps_no_s
     let gate = orch.path("gate");
     let wait = format!("test \"$ORCH_ATTEMPT\" = 2 || while ! test -e {}; do sleep 0.05; done", gate.display());
     let bad = script(&client, &wait).await;
+    until(&client, bad, "running").await;
     let directory = open_run(&client, &orch).await;
     replica.kill().await;
     std::fs::write(&gate, "").unwrap();
