@@ -166,7 +166,10 @@ pub(super) async fn take_up(boot: Arc<Boot>, owned: Owned) {
             Ok(Life::Live(handle)) => {
                 info!(%job_id, %run_id, "taking up a live run that the database lists as this replica's");
                 let slot = boot.slots().take();
-                adopt::look_after(boot, adopt::Live { owned, agent: None, dir, handle }, orders, slot).await;
+                // Only for the exit statuses that mean success; without an answer now, 0 does.
+                let found = boot.db().list_inherited(&[], &[run_id]).await.unwrap_or_default();
+                let agent = found.into_iter().next().and_then(|found| found.agent);
+                adopt::look_after(boot, adopt::Live { owned, agent, dir, handle }, orders, slot).await;
                 return;
             }
             Ok(Life::Gone) => break,

@@ -47,12 +47,13 @@ pub(super) async fn former_boots(boot: &Arc<Boot>, former: Vec<Other>) -> anyhow
         let state_dir = boot.settings().state_dir.clone();
         launch::blocking(move || RunDir::list(&state_dir)).await?
     };
-    let inherited = list(boot, &former, &found).await;
+    // A stop leaves everything as it is, for the next start.
+    let Some(inherited) = list(boot, &former, &found).await else { return Ok(()) };
     if !inherited.is_empty() || !found.is_empty() {
         info!(runs = inherited.len(), directories = found.len(), "looking after what an earlier boot left");
     }
     let mut rest = JoinSet::new();
-    let mut left = Vec::new();
+    let (mut left, mut elsewhere) = (Vec::new(), Vec::new());
     let mut found: HashMap<RunId, RunDir> = found.into_iter().map(|dir| (dir.run_id(), dir)).collect();
     for Inherited { owned, agent, standing } in inherited {
         let owner = former.iter().find(|other| other.replica_id == owned.replica_id());
@@ -63,7 +64,7 @@ pub(super) async fn former_boots(boot: &Arc<Boot>, former: Vec<Other>) -> anyhow
             (Standing::Open, Some(owner)) if boot.identity().is_evidence_for(&owner.state_dir_id, &owner.boot_id) => {
                 left.push(Left { owned, agent, dir });
             }
-            (Standing::Open, Some(_)) => drop(rest.spawn(leave_to_lease(boot.clone(), Left { owned, agent, dir }))),
+            (Standing::Open, Some(_)) => elsewhere.push(Left { owned, agent, dir }),
             (Standing::Open, None) => {
                 warn!(run_id = %owned.run_id(), replica_id = %owned.replica_id(),
                     "a directory of another replica's run lies here (a copy?); nothing in it is believed");
@@ -76,20 +77,23 @@ pub(super) async fn former_boots(boot: &Arc<Boot>, former: Vec<Other>) -> anyhow
     for dir in found.into_values() {
         rest.spawn(end(boot.clone(), dir, None));
     }
+    if !elsewhere.is_empty() {
+        rest.spawn(leave_to_lease(boot.clone(), elsewhere));
+    }
     adopt_live(boot, left, &mut rest).await;
     tokio::spawn(close(boot.clone(), former, rest));
     Ok(())
 }
 
-async fn list(boot: &Boot, former: &[Other], found: &[RunDir]) -> Vec<Inherited> {
+/// What the database says of all that; `None` if the boot is over before it has answered.
+async fn list(boot: &Boot, former: &[Other], found: &[RunDir]) -> Option<Vec<Inherited>> {
     let former: Vec<ReplicaId> = former.iter().map(|other| other.replica_id).collect();
     let found: Vec<RunId> = found.iter().map(RunDir::run_id).collect();
     let mut outage = Outage::new("list what an earlier boot left", boot.settings().heartbeat);
     loop {
         match boot.db().list_inherited(&former, &found).await {
-            Ok(inherited) => return inherited,
-            // A stop leaves everything as it is, for the next start.
-            Err(_) if boot.is_over() => return Vec::new(),
+            Ok(inherited) => return Some(inherited),
+            Err(_) if boot.is_over() => return None,
             Err(error) => sleep(outage.failed(&error)).await,
         }
     }
@@ -154,31 +158,43 @@ async fn settle_gone(boot: Arc<Boot>, left: Left) {
             Ending::bare(Outcome::Interrupted, ClosedBy::Successor, error)
         }
     };
-    settle_and_retire(&boot, owned, ending, dir).await;
+    settle_and_retire(boot, owned, ending, dir).await;
 }
 
-/// The run was begun in another boot of the machine or another pid namespace: what is not seen here may live there, so
-/// its lease decides, unless its shim left word that it ended.
-async fn leave_to_lease(boot: Arc<Boot>, left: Left) {
-    let Left { owned, agent, dir } = left;
-    let run_id = owned.run_id();
-    let mut said = false;
-    loop {
-        let exit = {
-            let dir = dir.clone();
-            launch::blocking(move || dir.read_exit()).await
-        };
-        if let Ok(Some(exit)) = exit {
-            return settle_and_retire(&boot, owned, judge(&boot, agent.as_deref(), &exit), dir).await;
+/// These were begun in another boot of the machine or another pid namespace: what is not seen here may live there, so
+/// the lease decides, unless the shim left word that its run ended.
+async fn leave_to_lease(boot: Arc<Boot>, mut left: Vec<Left>) {
+    warn!(
+        runs = left.len(),
+        "no evidence here about runs of an earlier boot (the machine or container was restarted); its lease decides"
+    );
+    while !left.is_empty() {
+        let mut open = Vec::new();
+        for Left { owned, agent, dir } in left {
+            let exit = {
+                let dir = dir.clone();
+                launch::blocking(move || dir.read_exit()).await
+            };
+            match exit {
+                Ok(Some(exit)) => {
+                    let ending = judge(&boot, agent.as_deref(), &exit);
+                    tokio::spawn(settle_and_retire(boot.clone(), owned, ending, dir));
+                }
+                _ => open.push(Left { owned, agent, dir }),
+            }
         }
-        if !std::mem::replace(&mut said, true) {
-            warn!(%run_id, "no evidence here about this run (the machine or container was restarted); its replica's lease decides");
-        }
+        left = open;
         sleep(boot.settings().reap_interval).await;
-        let standing = boot.db().list_inherited(&[], &[run_id]).await;
-        if standing.is_ok_and(|found| found.first().is_none_or(|found| found.standing != Standing::Open)) {
-            return end(boot, dir, None).await;
+        let runs: Vec<RunId> = left.iter().map(|left| left.owned.run_id()).collect();
+        let Ok(found) = boot.db().list_inherited(&[], &runs).await else { continue };
+        let is_open = |run: &Left| {
+            found.iter().any(|found| found.owned.run_id() == run.owned.run_id() && found.standing == Standing::Open)
+        };
+        let (open, closed): (Vec<_>, Vec<_>) = left.into_iter().partition(is_open);
+        for closed in closed {
+            tokio::spawn(end(boot.clone(), closed.dir, Some((closed.owned, closed.agent))));
         }
+        left = open;
     }
 }
 
@@ -195,7 +211,7 @@ async fn end(boot: Arc<Boot>, dir: RunDir, lost: Option<(Owned, Option<String>)>
     match (lost, remains.exit) {
         (Some((owned, agent)), Some(exit)) => {
             let ending = judge(&boot, agent.as_deref(), &exit);
-            settle_and_retire(&boot, owned, ending, dir).await;
+            settle_and_retire(boot, owned, ending, dir).await;
         }
         _ => launch::retire(dir).await,
     }
@@ -207,9 +223,9 @@ fn judge(boot: &Boot, agent: Option<&str>, exit: &crate::shim::protocol::Exit) -
     outcome::judge(exit, success_codes, ClosedBy::Successor, None)
 }
 
-async fn settle_and_retire(boot: &Arc<Boot>, owned: Owned, ending: Ending, dir: RunDir) {
+async fn settle_and_retire(boot: Arc<Boot>, owned: Owned, ending: Ending, dir: RunDir) {
     let (job_id, run_id, outcome) = (owned.job_id(), owned.run_id(), ending.outcome);
-    if let Some(next) = settle::settle(boot, owned.ended(ending)).await {
+    if let Some(next) = settle::settle(&boot, owned.ended(ending)).await {
         info!(%job_id, %run_id, %outcome, %next, "settled a run of an earlier boot");
         boot.claim_nudge.notify_one();
     } else {
