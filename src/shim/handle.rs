@@ -159,6 +159,8 @@ impl RunHandle {
                 }
                 Ok(Some(Report::Output { bytes })) => {
                     self.output.send_replace(bytes);
+                    // More may have come with it, and nothing after it.
+                    continue;
                 }
                 Ok(None) => {}
                 Err(_) => return None,

@@ -231,3 +231,36 @@ impl Peer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::RunId;
+
+    #[test]
+    fn a_peer_that_does_not_read_costs_no_memory_and_hears_the_latest_when_it_does() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let run_id = RunId::new();
+        let mut peers = Peers::new(ours, &Report::Hello { version: String::new(), run_id });
+        for bytes in 1..=100_000 {
+            peers.tell_output(bytes);
+            peers.tell_following(ReplicaId::new());
+        }
+        let next = ReplicaId::new();
+        peers.tell_following(next);
+        assert!(!peers.is_silent() && peers.present[0].outbox.capacity() < 1024);
+        let exit = Report::Exit(Box::new(super::super::protocol::Exit::new(run_id)));
+        peers.tell(&exit);
+        theirs.set_nonblocking(true).unwrap();
+        let (mut heard, mut inbox, mut bytes) = (Vec::<Report>::new(), Inbox::new(wire::REPORT_MAX), [0; 8192]);
+        while heard.last() != Some(&exit) {
+            peers.attend();
+            if let Ok(count) = theirs.read(&mut bytes) {
+                inbox.push(&bytes[..count]);
+            }
+            heard.extend(std::iter::from_fn(|| inbox.next().unwrap()));
+        }
+        let last = [Report::Following { replica_id: next }, Report::Output { bytes: 100_000 }, exit];
+        assert_eq!(heard[heard.len() - 3..], last);
+    }
+}

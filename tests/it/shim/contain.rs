@@ -22,7 +22,7 @@ const GRACE: Duration = Duration::from_millis(300);
 const ALLOWED: Duration = Duration::from_secs(5);
 
 /// Four that hide: a session of its own, a double fork, one without a terminal, and one that ignores TERM.
-const HIDERS: &str = r#"
+pub(super) const HIDERS: &str = r#"
     setsid -f sh -c 'echo > 1; exec sleep 1001'
     (sh -c 'sh -c "echo > 2; exec sleep 1002" &' &)
     nohup sh -c 'echo > 3; exec sleep 1003' >/dev/null 2>&1 &

@@ -3,7 +3,9 @@
 mod begin;
 mod contain;
 mod crash;
+mod lease;
 mod output;
+mod reports;
 mod result;
 mod scarce;
 mod stand;
