@@ -173,12 +173,11 @@ pub(super) async fn take_up(boot: Arc<Boot>, owned: Owned) {
                 return;
             }
             Ok(Life::Gone) => break,
-            Ok(Life::Mute) => {}
             Err(error) if !said => {
                 launch::log_dir_error(run_id, &error);
                 said = true;
             }
-            Err(_) => {}
+            Ok(Life::Mute) | Err(_) => {}
         }
         sleep(LOOK_AGAIN * 4).await;
     }
