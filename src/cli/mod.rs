@@ -9,6 +9,7 @@ mod completions;
 mod config;
 mod context;
 mod doctor;
+mod drain;
 mod enqueue;
 mod escape;
 mod exit;
@@ -18,6 +19,7 @@ mod logs;
 mod migrate;
 mod output;
 mod queue;
+mod replicas;
 mod select;
 mod set;
 mod up;
@@ -74,7 +76,11 @@ enum Command {
     Release(change::ChangeArgs),
     /// Show the queue: counts, running jobs, replicas
     Queue,
-    /// Look for whatever is wrong: invariants, guards, schema, containment
+    /// List replicas: what each runs, and how long its lease still holds
+    Replicas(replicas::ReplicasArgs),
+    /// Tell replicas to claim nothing more; what they run goes on
+    Drain(drain::DrainArgs),
+    /// Look for whatever is wrong: invariants, guards, schema, containment, state directory
     Doctor(doctor::DoctorArgs),
     /// Look at the settings
     #[command(subcommand)]
@@ -124,6 +130,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Hold(args) => block_on(change::run(&context()?, Change::Hold, args)),
         Command::Release(args) => block_on(change::run(&context()?, Change::Release, args)),
         Command::Queue => block_on(queue::run(&context()?)),
+        Command::Replicas(args) => block_on(replicas::run(&context()?, args)),
+        Command::Drain(args) => block_on(drain::run(&context()?, args)),
         Command::Doctor(args) => block_on(doctor::run(&context()?, args)),
         Command::Bench(command) => block_on(bench::run(&context()?, command)),
     }

@@ -189,8 +189,8 @@ settings! {
     /// How long live runs may go on after SIGTERM where `drain` is `finish`. Whatever stops the process must have
     /// more patience than this and `kill_grace` together.
     drain_grace: Duration = Fallback::Text("30s"), kinds::WAIT;
-    /// How long a lease lasts that is handed over, at least `lease`: handover_lease - K is how long the next start may take
-    /// before live runs are killed. If nobody comes, their jobs wait for handover_lease + G.
+    /// How long a lease lasts that is handed over, at least `lease`: this minus K is how long the next start may take
+    /// before live runs are killed. If nobody comes, their jobs wait for this and G.
     handover_lease: Duration = Fallback::Text("5m"), kinds::DURATION;
     /// Whether a job's gate is enforced: one running job a gate.
     serial_gate_enabled: bool = Fallback::Text("true"), kinds::SWITCH;

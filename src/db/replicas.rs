@@ -2,8 +2,11 @@
 //!
 //! The lease is judged by the database's clock alone; nothing here reads one of the machine's.
 
+mod fleet;
+
 use std::collections::BTreeMap;
 
+pub use fleet::ReplicaLine;
 use tokio_postgres::Row;
 
 use super::{Db, Result, Statement, runs::Owned, statement};
@@ -20,8 +23,19 @@ const DRAIN: Statement = statement!("replicas/drain", [UUID]);
 const SERVE: Statement = statement!("replicas/serve", [UUID, TEXT_ARRAY]);
 const ENDED: Statement = statement!("replicas/ended", [UUID, INT8, UUID]);
 
-pub(super) const STATEMENTS: &[&Statement] =
-    &[&REGISTER, &OTHERS, &RENEW, &RENEW_ONLY, &LEAVE, &SUPERSEDE, &DRAIN, &SERVE, &ENDED];
+pub(super) const STATEMENTS: &[&Statement] = &[
+    &REGISTER,
+    &OTHERS,
+    &RENEW,
+    &RENEW_ONLY,
+    &LEAVE,
+    &SUPERSEDE,
+    &DRAIN,
+    &SERVE,
+    &ENDED,
+    &fleet::LIST,
+    &fleet::SET_DRAINING,
+];
 
 /// What a boot says of itself when it registers.
 #[derive(Debug, Clone)]

@@ -1,7 +1,7 @@
 //! Refuses a request that a browser was tricked into sending: the name it was sent to must be one of loopback.
 //!
 //! A page of a stranger can make a browser ask `http://evil.example:8080/queue` with that name pointing to 127.0.0.1;
-//! the Host header still says `evil.example`.
+//! the Host header still says `evil.example`. And it can make one POST to 127.0.0.1 itself: its Origin is another then.
 
 use std::net::IpAddr;
 
@@ -26,6 +26,10 @@ pub(super) async fn loopback_names_only(request: Request, next: Next) -> Respons
         _ => false,
     };
     if target && host {
+        if !is_own_page(&request) {
+            let sentence = "the Origin header names another page: requests from a browser must come from orch's own";
+            return Problem::new(StatusCode::FORBIDDEN, sentence).into_response();
+        }
         next.run(request).await
     } else {
         Problem::new(
@@ -33,6 +37,20 @@ pub(super) async fn loopback_names_only(request: Request, next: Next) -> Respons
             "the Host header names no loopback address: ask for localhost, 127.0.0.1 or [::1]",
         )
         .into_response()
+    }
+}
+
+/// Whether no browser sent this for a page of somebody else: it says so in every request that could change anything.
+fn is_own_page(request: &Request) -> bool {
+    let headers = request.headers();
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    match (origins.next(), origins.next()) {
+        (None, _) => true,
+        (Some(origin), None) => {
+            let origin = origin.to_str().ok().and_then(|origin| origin.strip_prefix("http://"));
+            origin.is_some() && origin == headers.get(header::HOST).and_then(|host| host.to_str().ok())
+        }
+        _ => false,
     }
 }
 

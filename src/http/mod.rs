@@ -1,4 +1,4 @@
-//! HTTP on loopback: the queue's summary, health and metrics.
+//! HTTP on loopback: the queue's summary, replicas, health and metrics.
 //!
 //! Owns the routes and the form of every answer, errors included. Knows the replica only from Postgres; must never
 //! import `replica`, and never lets a slow database hold a request for longer than its patience.
@@ -8,6 +8,7 @@ mod error;
 mod guard;
 mod health;
 mod metrics;
+mod replicas;
 
 use std::{future::Future, io, sync::Arc, time::Duration};
 
@@ -16,7 +17,7 @@ use axum::{
     extract::State,
     http::{Method, StatusCode, Uri},
     middleware,
-    routing::get,
+    routing::{get, post},
 };
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
@@ -78,6 +79,8 @@ fn router(app: Arc<App>) -> Router {
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::scrape))
+        .route("/api/v1/replicas", get(replicas::list))
+        .route("/api/v1/replicas/{id}/drain", post(replicas::drain))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(middleware::from_fn(guard::loopback_names_only))
@@ -90,12 +93,13 @@ async fn queue_summary(State(app): State<Arc<App>>) -> Result<Json<queue::Summar
 }
 
 async fn no_such_path(uri: Uri) -> Problem {
-    let known = "/queue, /healthz, /readyz, /metrics";
+    let known = "/queue, /healthz, /readyz, /metrics, /api/v1/replicas, /api/v1/replicas/{id}/drain";
     Problem::new(StatusCode::NOT_FOUND, format!("there is no {}: there are {known}", uri.path()))
 }
 
 async fn no_such_method(method: Method, uri: Uri) -> Problem {
-    let sentence = format!("{} does not take {method}: it takes GET", uri.path());
+    let takes = if uri.path().ends_with("/drain") { "POST" } else { "GET" };
+    let sentence = format!("{} does not take {method}: it takes {takes}", uri.path());
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, sentence)
 }
 

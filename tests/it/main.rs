@@ -5,6 +5,7 @@ mod cli_doctor;
 mod cli_input;
 mod cli_jobs;
 mod cli_logs;
+mod cli_replicas;
 mod cli_run;
 mod cli_up;
 mod cli_wait;
