@@ -1,7 +1,6 @@
 //! A case: one database, one place for replicas, the two judges, and a seed. What a row injects, it injects here.
 
 use std::{
-    fmt::Write as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -72,19 +71,22 @@ impl Case {
     }
 
     /// Adds an agent whose command is a shell script under the witness's eyes. `settings` are further lines of TOML.
-    pub(crate) fn agent(&mut self, name: &str, script: &str, settings: &str) {
+    /// Returns what alone makes this agent.
+    pub(crate) fn agent(&mut self, name: &str, script: &str, settings: &str) -> String {
         let program = std::env::current_exe().expect("this program");
         let witness = self.witness();
         let words = [program.to_str().unwrap(), "witness", witness.to_str().unwrap(), "sh", "-c", script];
-        self.plain_agent(name, &words, settings);
+        self.plain_agent(name, &words, settings)
     }
 
     /// Adds an agent with just this command: the witness does not see it.
-    pub(crate) fn plain_agent(&mut self, name: &str, command: &[&str], settings: &str) {
+    pub(crate) fn plain_agent(&mut self, name: &str, command: &[&str], settings: &str) -> String {
         // JSON strings are TOML strings.
         let command = serde_json::to_string(command).unwrap();
-        writeln!(self.agents, "[agents.{name}]\ncommand = {command}\n{settings}").unwrap();
+        let agent = format!("[agents.{name}]\ncommand = {command}\n{settings}\n");
+        self.agents.push_str(&agent);
         self.orch.config(&self.agents);
+        agent
     }
 
     /// Starts the replica and waits until it is ready.
@@ -114,6 +116,12 @@ impl Case {
     /// A node that was added.
     pub(crate) fn node(&mut self, name: &str) -> &mut Node {
         self.nodes.iter_mut().find(|node| node.name() == name).unwrap_or_else(|| panic!("no node {name}"))
+    }
+
+    /// What the database calls the newest boot of the node.
+    pub(crate) async fn replica_id(&self, node: &str) -> String {
+        let newest = "select replica_id::text from orch.replicas where name = $1 order by started_at desc limit 1";
+        self.sql.query_one(newest, &[&node]).await.expect("a registered replica").get(0)
     }
 
     /// Gives a replica that was started otherwise to the case.

@@ -9,6 +9,7 @@ use std::{
 use orch::failpoint::Point;
 
 use crate::{
+    bound::BOUND_AFTER_OUTAGE,
     node::Node,
     support::{eventually_within, say},
 };
@@ -68,13 +69,14 @@ impl Kill {
         Self { point, file }
     }
 
+    /// Whether a process was killed there.
+    pub(crate) fn is_done(&self) -> bool {
+        !self.file.exists()
+    }
+
     /// Waits until a process was killed there.
     pub(crate) async fn done(&self) {
-        eventually_within(
-            crate::case::BOUND_AFTER_OUTAGE,
-            &format!("a process to be killed at {:?}", self.point),
-            async || (!self.file.exists()).then_some(()),
-        )
-        .await;
+        let what = format!("a process to be killed at {:?}", self.point);
+        eventually_within(BOUND_AFTER_OUTAGE, &what, async || self.is_done().then_some(())).await;
     }
 }

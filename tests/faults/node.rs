@@ -6,7 +6,6 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use tokio_postgres::Client;
 
 use crate::{
     processes,
@@ -115,12 +114,6 @@ impl Node {
             .filter(|(_, pid)| Some(*pid) != replica)
             .filter_map(|(lock, pid)| run(lock).map(|run| (run, pid)))
             .collect()
-    }
-
-    /// The name of its newest boot in the database.
-    pub(crate) async fn replica_id(&self, sql: &Client) -> String {
-        let newest = "select replica_id::text from orch.replicas where name = $1 order by started_at desc limit 1";
-        sql.query_one(newest, &[&self.name]).await.expect("a registered replica").get(0)
     }
 
     /// Its name.

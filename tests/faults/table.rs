@@ -44,9 +44,14 @@ const TABLE: &[Row] = table! {
     r01_incident::repaired_at_startup, gate, [];
     r01_incident::repaired_at_a_tick, gate, [];
     r02_dead_owner::reaped_by_its_lease_and_nothing_is_signalled, gate, [];
+    r07_every_step::and_started_again, gate, [];
+    r07_every_step::and_replaced_by_another, gate, [];
+    r08_frozen_replica::its_trees_end_and_it_writes_nothing_stale, gate, [];
     r10_shim_killed::with_a_cgroup, gate, [CgroupKill];
     r10_shim_killed::with_a_pid_namespace, gate, [PidNamespace];
     r10_shim_killed::with_a_sweep, gate, [];
+    r22_all_dead::another_machine_comes, gate, [];
+    r22_all_dead::one_of_them_comes_back, gate, [];
     r23_daemons::in_a_cgroup, gate, [CgroupKill];
     r23_daemons::in_a_pid_namespace, gate, [PidNamespace];
     r23_daemons::with_a_sweep, gate, [];

@@ -3,7 +3,10 @@
 pub(crate) mod judges;
 pub(crate) mod r01_incident;
 pub(crate) mod r02_dead_owner;
+pub(crate) mod r07_every_step;
+pub(crate) mod r08_frozen_replica;
 pub(crate) mod r10_shim_killed;
+pub(crate) mod r22_all_dead;
 pub(crate) mod r23_daemons;
 pub(crate) mod r26_no_resources;
 pub(crate) mod r27_cannot_start;
