@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     db::runs::{Adoption, Owned},
+    failpoint::{self, Point},
     model::RunId,
     shim::{client::RunHandle, protocol::RunDir},
 };
@@ -64,8 +65,10 @@ pub(super) async fn adopt(boot: &Arc<Boot>, found: Vec<Live>) -> Vec<RunDir> {
         if boot.is_over() {
             break;
         }
+        failpoint::hit(Point::AdoptionBegun);
         match boot.db().adopt_runs(boot.replica_id(), batch).await {
             Ok(answers) => {
+                failpoint::hit(Point::AdoptionCommitted);
                 outage.worked();
                 let busy = deal_with(boot, answers, &mut rest, &mut refused);
                 if !busy.is_empty() {

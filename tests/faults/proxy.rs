@@ -24,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const CLAIM: &str = "insert into orch.agent_runs";
 /// What a settle's text holds, and no other's.
 pub(crate) const SETTLE: &str = "orch.settle_rule(";
+/// What each kind of renewal's text holds, and nothing else that is sent over the connection for renewals.
+pub(crate) const RENEWAL: &str = "lease_until = greatest(lease_until";
 
 /// What becomes of a chosen statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -63,6 +63,8 @@ const TABLE: &[Row] = table! {
     r28_zombies::a_thousand_dead_children_are_collected, gate, [];
     r30_log_flood::the_cap_holds_and_heartbeats_are_on_time, gate, [];
     r31_open_stdout::a_grandchild_cannot_hold_a_run_open, gate, [];
+    r42_deploy::ten_in_a_row_under_load, gate, [];
+    r42_deploy::two_hundred_live_runs, gate, [];
     r44_guards_bypassed::replica_role_and_copy_are_still_guarded, gate, [Superuser];
     r44_guards_bypassed::the_doctor_names_what_was_switched_off, gate, [Superuser];
     r44_guards_bypassed::a_data_only_restore_is_refused_or_found, gate, [Superuser];
@@ -79,6 +81,13 @@ const TABLE: &[Row] = table! {
     r52_late_start::a_claim_that_comes_after_it_was_given_up, gate, [];
     r52_late_start::a_request_in_a_stopped_spawner_with_a_successor, gate, [];
     r52_late_start::a_request_in_a_stopped_spawner_with_nobody_there, gate, [];
+    r53_successors::a_renewal_that_comes_after_the_handover, gate, [];
+    r53_successors::nobody_comes_after_the_handover, gate, [];
+    r53_successors::a_successor_that_renews_and_cannot_adopt, gate, [];
+    r53_successors::killed_before_an_adoption_and_again_followed, gate, [];
+    r53_successors::killed_after_an_adoption_and_again_followed, gate, [];
+    r53_successors::killed_before_an_adoption_for_good, gate, [];
+    r53_successors::killed_after_an_adoption_for_good, gate, [];
     r56_plain_update::to_queued_waits_for_the_old_process, gate, [];
     r56_plain_update::to_held_ends_the_process, gate, [];
     r56_plain_update::to_a_finished_status_is_refused, gate, [];

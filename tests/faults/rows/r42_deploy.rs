@@ -1,0 +1,154 @@
+//! Row 42: deploys in mid-job. A planned stop hands the live runs over, a crash leaves them; the next boot of the state
+//! directory adopts them, and no job is started twice, nor ended.
+
+use std::{
+    fs::OpenOptions,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use nix::{sys::stat::Mode, unistd::mkfifo};
+use rand::RngExt as _;
+
+use crate::{
+    case::{BOUND, BOUND_AFTER_OUTAGE, Case},
+    support::{eventually_within, say},
+    witness,
+};
+
+const DEPLOYS: usize = 10;
+const MANY: usize = 200;
+/// From the registration of a boot to its last adoption.
+const ADOPTED_WITHIN: Duration = Duration::from_secs(1);
+
+/// Jobs that wait until the row lets them go, without a process that turns meanwhile.
+struct Gate(PathBuf);
+
+impl Gate {
+    fn new(case: &Case) -> Self {
+        let path = case.orch.path("gate");
+        mkfifo(&path, Mode::S_IRWXU).unwrap();
+        Self(path)
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Lets go whoever waits, until nobody does.
+    async fn open(&self, case: &Case, jobs: &[i64]) {
+        eventually_within(BOUND_AFTER_OUTAGE, "the waiting jobs to end", async || {
+            // Opened without a reader it is an error, which means that nobody waits at the moment.
+            let _ = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&self.0);
+            jobs.iter().all(|job| !witness::is_alive(&case.witness(), *job)).then_some(())
+        })
+        .await;
+    }
+}
+
+/// Each job has exactly one interval, from its start to its end.
+fn each_ran_once(case: &Case, jobs: &[i64]) {
+    for job in jobs {
+        let seen = witness::intervals(&case.witness(), *job);
+        assert!(seen.len() == 1 && seen[0].stop.is_some(), "job {job} must have run once and to its end: {seen:?}");
+    }
+}
+
+pub(crate) async fn ten_in_a_row_under_load(case: &mut Case) {
+    case.orch.set("ORCH_DRAIN", "handover");
+    case.orch.set("ORCH_MAX_CONCURRENCY", "12");
+    let gate = Gate::new(case);
+    case.agent("long", &format!(": < {}", gate.path().display()), "");
+    case.agent("short", "sleep \"$(cat)\"", "");
+    case.add_node("a").up().await;
+    let mut jobs = Vec::new();
+    for _ in 0..4 {
+        jobs.push(case.enqueue("long").await);
+    }
+    let long = jobs.clone();
+    for job in &long {
+        case.until_alive(*job).await;
+    }
+    for deploy in 0..DEPLOYS {
+        for _ in 0..case.random.random_range(4..12) {
+            let seconds = serde_json::json!(case.random.random_range(0..1500) as f64 / 1000.0);
+            jobs.push(case.enqueue_with("short", &seconds).await);
+        }
+        tokio::time::sleep(Duration::from_millis(case.random.random_range(0..800))).await;
+        case.node("a").stop().await;
+        for job in &long {
+            assert!(witness::is_alive(&case.witness(), *job), "job {job} did not survive the stop of deploy {deploy}");
+        }
+        case.node("a").up().await;
+    }
+    gate.open(case, &long).await;
+    for job in &jobs {
+        case.until(*job, "succeeded", BOUND_AFTER_OUTAGE).await;
+    }
+    each_ran_once(case, &jobs);
+    for job in long {
+        assert_eq!(case.runs(job).await.len(), 1, "job {job}: adopted ten times, and never anything else");
+    }
+}
+
+pub(crate) async fn two_hundred_live_runs(case: &mut Case) {
+    case.orch.set("ORCH_DRAIN", "handover");
+    case.orch.set("ORCH_MAX_CONCURRENCY", MANY.to_string());
+    let gate = Gate::new(case);
+    case.agent("long", &format!("exec < {}", gate.path().display()), "");
+    case.add_node("a").up().await;
+    let mut jobs = Vec::new();
+    for _ in 0..MANY {
+        jobs.push(case.enqueue("long").await);
+    }
+    let witness = case.witness();
+    eventually_within(Duration::from_mins(1), "all to be alive", async || {
+        jobs.iter().all(|job| witness::is_alive(&witness, *job)).then_some(())
+    })
+    .await;
+    let stamped = "select count(*) from orch.jobs where pid is not null";
+    eventually_within(BOUND, "all to be stamped", async || {
+        (case.sql.query_one(stamped, &[]).await.unwrap().get::<_, i64>(0) == MANY as i64).then_some(())
+    })
+    .await;
+
+    case.node("a").kill().await;
+    let crash = adopted(case).await;
+    case.node("a").stop().await;
+    let deploy = adopted(case).await;
+    for job in &jobs {
+        assert!(witness::is_alive(&case.witness(), *job), "job {job} did not survive");
+    }
+    gate.open(case, &jobs).await;
+    for job in &jobs {
+        case.until(*job, "succeeded", BOUND).await;
+        assert_eq!(case.runs(*job).await.len(), 1);
+    }
+    each_ran_once(case, &jobs);
+    for (what, took) in [("a crash", crash), ("a handover", deploy)] {
+        assert!(took <= ADOPTED_WITHIN, "after {what} the last of {MANY} runs was adopted only after {took:?}");
+    }
+}
+
+/// Starts the replica, and says how long after its registration the last run was its own.
+async fn adopted(case: &mut Case) -> Duration {
+    let former = case.replica_id("a").await;
+    let spawned = Instant::now();
+    case.node("a").start();
+    let mine = "select count(*), coalesce(extract(epoch from clock_timestamp() - min(p.started_at))::float8, 0)
+        from orch.jobs j join orch.replicas p using (replica_id)
+        where j.status = 'running' and p.name = 'a' and p.replica_id <> $1::text::uuid";
+    let took = eventually_within(BOUND, "every run to be adopted", async || {
+        let row = case.sql.query_one(mine, &[&former]).await.unwrap();
+        (row.get::<_, i64>(0) == MANY as i64).then(|| Duration::from_secs_f64(row.get(1)))
+    })
+    .await;
+    say(&format!(
+        "row 42: {MANY} live runs adopted {:.2} s after the registration, {:.2} s after the start of the process",
+        took.as_secs_f64(),
+        spawned.elapsed().as_secs_f64()
+    ));
+    case.node("a").until_ready().await;
+    took
+}
