@@ -44,6 +44,8 @@ pub struct Agent {
     pub stdin: Stdin,
     /// After how long the run is ended as timed out.
     pub timeout: Option<Duration>,
+    /// After how long without output the run is ended as timed out.
+    pub silence_timeout: Option<Duration>,
     /// Counted failures after which the job is failed.
     pub max_attempts: i32,
     /// Waits between attempts.
@@ -72,6 +74,7 @@ impl fmt::Debug for Agent {
             .field("user", &self.user)
             .field("stdin", &self.stdin)
             .field("timeout", &self.timeout)
+            .field("silence_timeout", &self.silence_timeout)
             .field("max_attempts", &self.max_attempts)
             .field("backoff", &self.backoff)
             .field("on_lost", &self.on_lost)

@@ -18,6 +18,7 @@ fn agent(command: &[&str]) -> Agent {
         user: None,
         stdin: Stdin::Payload,
         timeout: None,
+        silence_timeout: None,
         max_attempts: 3,
         backoff: Backoff::default(),
         on_lost: OnLost::Requeue,

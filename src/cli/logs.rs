@@ -1,18 +1,19 @@
-//! `orch logs ID`: the output of a job's runs, read from the state directory of this machine.
+//! `orch logs ID`: the output of a job's runs, read from the database, wherever they ran.
 //!
 //! On a terminal nothing that a run wrote is obeyed; into a pipe or a file it goes as it is.
 
+mod print;
+
 use std::collections::HashSet;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use clap::Args;
-use serde_json::json;
+use print::{Log, Rest};
 
 use super::{
     context::{Context, explain},
-    escape::Stream,
     exit::{Exit, say},
-    output, wait,
+    wait,
 };
 use crate::{
     db::{
@@ -20,7 +21,6 @@ use crate::{
         jobs::{Progress, Run},
     },
     model::{JobId, RunId},
-    shim::log::{LogReader, Piece},
 };
 
 /// Whose output.
@@ -59,90 +59,17 @@ pub(super) async fn run(context: &Context, args: LogsArgs) -> anyhow::Result<Exi
         }
     };
     let mut log = Log::new(context, run.run_id);
-    log.print()?;
-    log.end()?;
-    if !log.is_here()? {
-        say(&whereabouts(context, run));
-        return Ok(Exit::from_success(run.log_bytes_kept == Some(0)));
-    }
-    Ok(Exit::Done)
+    log.print(&db).await.map_err(|error| explain_any(&error))?;
+    let rest = log.print_rest(&db).await?;
+    Ok(Exit::from_success(rest != Rest::Missing))
 }
 
-/// The output of one run on its way to stdout.
-struct Log {
-    run_id: RunId,
-    reader: LogReader,
-    /// Set where stdout is a terminal.
-    escape: Option<Stream>,
-    json: bool,
-}
-
-impl Log {
-    fn new(context: &Context, run_id: RunId) -> Self {
-        let escape = (!context.json && output::stdout_is_terminal()).then(Stream::default);
-        Self { run_id, reader: LogReader::new(&context.settings.state_dir, run_id), escape, json: context.json }
+/// As [`explain`], for an error that may be of the output instead of the database.
+fn explain_any(error: &print::Failure) -> anyhow::Error {
+    match error {
+        print::Failure::Db(error) => explain(error),
+        print::Failure::Output(error) => anyhow::anyhow!("{error:#}"),
     }
-
-    /// Prints what there is and was not printed yet. Whether there was anything.
-    fn print(&mut self) -> anyhow::Result<bool> {
-        let mut moved = false;
-        while let Some(piece) = self.reader.next_piece().with_context(|| self.complaint())? {
-            moved = true;
-            match (piece, &mut self.escape) {
-                (Piece::Bytes(bytes), _) if self.json => {
-                    output::document(&json!({ "run_id": self.run_id, "output": String::from_utf8_lossy(&bytes) }))?;
-                }
-                (Piece::Dropped(dropped), _) if self.json => {
-                    output::document(&json!({ "run_id": self.run_id, "dropped": dropped }))?;
-                }
-                (Piece::Bytes(bytes), None) => output::write(&bytes)?,
-                (Piece::Bytes(bytes), Some(escape)) => output::write(escape.next(&bytes).as_bytes())?,
-                (Piece::Dropped(dropped), _) => {
-                    say(&format!("{dropped} bytes of the output were not kept here (log_cap)"));
-                }
-            }
-        }
-        Ok(moved)
-    }
-
-    /// Prints what was kept back for a piece that will not come.
-    fn end(&mut self) -> anyhow::Result<()> {
-        match &mut self.escape {
-            Some(escape) => output::write(escape.end().as_bytes()),
-            None => Ok(()),
-        }
-    }
-
-    fn is_here(&self) -> anyhow::Result<bool> {
-        self.reader.is_here().with_context(|| self.complaint())
-    }
-
-    fn complaint(&self) -> String {
-        format!("failed to read the output of run {}; read it as the user that runs the replica", self.run_id)
-    }
-}
-
-/// Where the output of a run is, if it is not in this state directory.
-fn whereabouts(context: &Context, run: &Run) -> String {
-    let here = context.settings.state_dir.display();
-    let host = run.host.as_deref().unwrap_or("an unknown host");
-    let run_id = run.run_id;
-    if run.log_bytes_kept == Some(0) {
-        format!("run {run_id} wrote no output")
-    } else if run.host.as_deref().is_some_and(|host| !is_this_host(host)) {
-        format!("the output of run {run_id} is on {host}, where it ran: read it there with `orch logs`")
-    } else if run.spawned_at.is_none() {
-        format!("run {run_id} never began, so there is no output")
-    } else {
-        format!(
-            "the output of run {run_id} is not in {here}: name the state directory of its replica with --state-dir, unless \
-             it was removed after keep_finished"
-        )
-    }
-}
-
-fn is_this_host(host: &str) -> bool {
-    nix::unistd::gethostname().is_ok_and(|name| name.to_string_lossy() == host)
 }
 
 /// Prints the output of a job's runs while they run, one after the other.
@@ -168,31 +95,34 @@ impl<'a> Follower<'a> {
             };
             for run in runs {
                 if self.shown.insert(run.run_id) {
-                    moved |= self.finish_current()?;
+                    moved = true;
+                    self.finish_current(db).await?;
                     self.begin(&run);
                 }
             }
         }
         if let Some(current) = &mut self.current {
-            moved |= current.print()?;
+            moved |= match current.print(db).await {
+                Ok(moved) => moved,
+                // The wait asks again, and says how long it has been in vain.
+                Err(print::Failure::Db(error)) if wait::is_passing(&error) => false,
+                Err(error) => return Err(explain_any(&error)),
+            };
         }
         Ok(moved)
     }
 
-    /// Prints the rest of the run at hand.
-    pub(super) fn finish_current(&mut self) -> anyhow::Result<bool> {
-        let Some(mut current) = self.current.take() else { return Ok(false) };
-        let moved = current.print()?;
-        current.end()?;
-        Ok(moved)
+    /// Prints the rest of the run at hand, which has ended.
+    pub(super) async fn finish_current(&mut self, db: &Db) -> anyhow::Result<()> {
+        match self.current.take() {
+            Some(mut current) => current.print_rest(db).await.map(drop),
+            None => Ok(()),
+        }
     }
 
     fn begin(&mut self, run: &Run) {
         if run.attempt > 1 {
             say(&format!("attempt {}, run {}", run.attempt, run.run_id));
-        }
-        if run.host.as_deref().is_some_and(|host| !is_this_host(host)) {
-            say(&whereabouts(self.context, run));
         }
         self.current = Some(Log::new(self.context, run.run_id));
     }

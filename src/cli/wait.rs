@@ -22,6 +22,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// The longest while output is printed on the way: what a run wrote is to be seen within a second.
+const LONGEST_FOLLOWING: Duration = Duration::from_millis(300);
+
 /// How long the database may be away before the wait is given up.
 const PATIENCE: Duration = Duration::from_mins(2);
 
@@ -41,6 +44,7 @@ pub(super) async fn follow(db: &Db, id: JobId, follower: &mut Follower<'_>) -> a
 /// Where the job stands once it has ended; none where that could not be learned, after why was said.
 async fn until_end(db: &Db, id: JobId, mut follower: Option<&mut Follower<'_>>) -> anyhow::Result<Option<Progress>> {
     let mut pause = PAUSE;
+    let longest = if follower.is_some() { LONGEST_FOLLOWING } else { LONGEST_PAUSE };
     let mut told_held = false;
     let mut away_since = None;
     loop {
@@ -72,7 +76,7 @@ async fn until_end(db: &Db, id: JobId, mut follower: Option<&mut Follower<'_>>) 
         if let Some(follower) = &mut follower {
             moved = follower.step(db, id, &progress).await?;
             if progress.status.is_finished() {
-                follower.finish_current()?;
+                follower.finish_current(db).await?;
             }
         }
         if progress.status.is_finished() {
@@ -83,7 +87,7 @@ async fn until_end(db: &Db, id: JobId, mut follower: Option<&mut Follower<'_>>) 
             say(&format!("job {id} is held{why}; `orch release {id}` lets it go on, and this still waits"));
         }
         told_held = progress.status == JobStatus::Held;
-        pause = if moved { PAUSE } else { (pause * 3 / 2).min(LONGEST_PAUSE) };
+        pause = if moved { PAUSE } else { (pause * 3 / 2).min(longest) };
         tokio::time::sleep(pause).await;
     }
 }

@@ -29,6 +29,7 @@ const KEYS: &[&str] = &[
     "user",
     "stdin",
     "timeout",
+    "silence_timeout",
     "max_attempts",
     "backoff",
     "on_lost",
@@ -39,7 +40,7 @@ const KEYS: &[&str] = &[
 ];
 
 /// Keys that a later version has.
-const LATER: &[&str] = &["limits", "silence_timeout"];
+const LATER: &[&str] = &["limits"];
 
 type Value<'a> = Spanned<DeValue<'a>>;
 
@@ -68,6 +69,7 @@ pub(super) fn parse(
         user: reader.read("user", text),
         stdin: reader.read("stdin", stdin).unwrap_or(Stdin::Payload),
         timeout: reader.read("timeout", positive),
+        silence_timeout: reader.read("silence_timeout", silence),
         max_attempts: reader.read("max_attempts", |value| whole(value, 1, 1_000_000)).map_or(3, |n| n as i32),
         backoff,
         on_lost: reader.read("on_lost", word).unwrap_or(crate::model::OnLost::Requeue),
@@ -185,6 +187,11 @@ fn whole(value: &DeValue<'_>, least: i64, most: i64) -> Result<i64, String> {
 /// The shortest duration that ends anything.
 fn positive(value: &DeValue<'_>) -> Result<Duration, String> {
     kinds::at_least(&text_or_number(value)?, Duration::from_millis(1))
+}
+
+/// A silence is told only so fast: the shim looks at its clock, and a program may buffer.
+fn silence(value: &DeValue<'_>) -> Result<Duration, String> {
+    kinds::at_least(&text_or_number(value)?, Duration::from_secs(1))
 }
 
 fn word<T: std::str::FromStr<Err = crate::model::UnknownWord>>(value: &DeValue<'_>) -> Result<T, String> {

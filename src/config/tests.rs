@@ -131,7 +131,8 @@ fn every_refusal_is_one_sentence_with_its_place() {
             "./orch.toml:3: agent \"a\" has the unknown key \"timout\": did you mean \"timeout\"?",
         ),
         ("[agents.a]\ncommand = [\"true\"]\nlimits = []", "agent \"a\" has limits, which comes with a later version"),
-        ("[agents.a]\ncommand = [\"true\"]\nsilence_timeout = \"5s\"", "silence_timeout, which comes with a later"),
+        ("[agents.a]\ncommand = [\"true\"]\nlimits = [\"api\"]", "limits, which comes with a later"),
+        ("[agents.a]\ncommand = [\"true\"]\nsilence_timeout = \"5ms\"", "has a silence_timeout that"),
         (
             "[agents.a]\ncommand = [\"true\"]\non_lost = \"retry\"",
             "is \"retry\", which is unknown: write one of requeue, hold, fail",

@@ -38,12 +38,12 @@ pub struct Shipped {
 }
 
 /// What is known of the length of a run's output.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Extent {
     /// Whether its program was started.
     pub began: bool,
-    /// Whether it has ended, so that no more output comes into being.
-    pub ended: bool,
+    /// Seconds since it ended; none while it goes on.
+    pub ended_seconds: Option<f64>,
     /// Where it ran.
     pub host: Option<String>,
     /// Bytes that its spool kept and dropped; none where its shim did not live to tell.
@@ -95,7 +95,7 @@ impl Db {
         let dropped: Option<i64> = row.try_get("log_bytes_dropped")?;
         Ok(Some(Extent {
             began: row.try_get("began")?,
-            ended: row.try_get("ended")?,
+            ended_seconds: row.try_get("ended_seconds")?,
             host: row.try_get("host")?,
             bytes: kept.zip(dropped).map(|(kept, dropped)| (unsigned(kept), unsigned(dropped))),
         }))

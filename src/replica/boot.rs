@@ -16,7 +16,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Agents, Start, local::LocalRuns, outage::Outage, pulse::Pulses, settle, slots::Slots, stamp, state_dir};
+use super::{
+    Agents, Start, local::LocalRuns, outage::Outage, pulse::Pulses, settle, ship, slots::Slots, stamp, state_dir,
+};
 use crate::{
     config::Settings,
     db::{
@@ -44,6 +46,7 @@ pub struct Boot {
     pulses: Pulses,
     settlements: mpsc::UnboundedSender<settle::Request>,
     stamps: mpsc::UnboundedSender<stamp::Stamp>,
+    shipper: ship::Shipper,
     claiming: CancellationToken,
     declared_dead: CancellationToken,
     /// Something ended or was released: a claim may find more than the last one did.
@@ -57,12 +60,14 @@ pub struct Boot {
 pub(super) struct Queues {
     pub settlements: mpsc::UnboundedReceiver<settle::Request>,
     pub stamps: mpsc::UnboundedReceiver<stamp::Stamp>,
+    pub logs: mpsc::Receiver<ship::Request>,
 }
 
 impl Boot {
     pub(super) fn new(start: &Start, spawner: Spawner) -> (Arc<Self>, Queues) {
         let (settlements, settlements_rx) = mpsc::unbounded_channel();
         let (stamps, stamps_rx) = mpsc::unbounded_channel();
+        let (shipper, logs) = ship::Shipper::new(&start.settings, start.db.clone());
         let boot = Self {
             replica_id: ReplicaId::new(),
             settings: start.settings.clone(),
@@ -76,13 +81,14 @@ impl Boot {
             pulses: Pulses::default(),
             settlements,
             stamps,
+            shipper,
             claiming: start.shutdown.drain.child_token(),
             declared_dead: CancellationToken::new(),
             claim_nudge: Notify::new(),
             renew_nudge: Notify::new(),
             spawn_trouble: super::outage::Pause::default(),
         };
-        (Arc::new(boot), Queues { settlements: settlements_rx, stamps: stamps_rx })
+        (Arc::new(boot), Queues { settlements: settlements_rx, stamps: stamps_rx, logs })
     }
 
     /// This boot's name for the database.
@@ -145,6 +151,10 @@ impl Boot {
 
     pub(super) fn stamps(&self) -> &mpsc::UnboundedSender<stamp::Stamp> {
         &self.stamps
+    }
+
+    pub(super) const fn shipper(&self) -> &ship::Shipper {
+        &self.shipper
     }
 
     /// Cancelled when nothing more is to be claimed.

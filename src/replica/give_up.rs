@@ -7,7 +7,7 @@ use std::{io, sync::Arc, time::Duration};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::{Boot, adopt, launch, local::Order};
+use super::{Boot, adopt, launch, local::Order, ship};
 use crate::{
     db::runs::{Ending, Owned},
     model::{ClosedBy, Outcome, RunId},
@@ -201,7 +201,7 @@ pub(super) async fn end_taken(boot: Arc<Boot>, job_id: crate::model::JobId, run_
         let dir = RunDir::new(&boot.settings().state_dir, run_id);
         if dir.path().exists() {
             make_sure_nothing_lives(&dir, boot.settings().kill_grace).await;
-            launch::retire(dir).await;
+            ship::finish(&boot, dir);
         }
         boot.local().end_taking(run_id);
     }

@@ -1,4 +1,5 @@
-//! One run, from the claim to the answered settle: prepare, launch, watch, judge, settle, retire.
+//! One run, from the claim to the answered settle: prepare, launch, watch, judge, settle. Its log and its directory are
+//! `ship`'s then.
 //!
 //! Owns the slot until the settle is answered, since capacity is the count of running rows.
 
@@ -7,7 +8,7 @@ use std::{io, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 use tracing::{error, info, warn};
 
-use super::{Boot, give_up, local::Order, outcome, slots::Slot};
+use super::{Boot, give_up, local::Order, outcome, ship, slots::Slot};
 use crate::{
     agents::{self, Agent, JobFacts},
     db::runs::{Claimed, Ending, Owned, Process},
@@ -23,13 +24,14 @@ use crate::{
 pub(super) async fn run(boot: Arc<Boot>, claimed: Claimed, orders: watch::Receiver<Option<Order>>, slot: Slot) {
     let run_id = claimed.owned.run_id();
     let dir = RunDir::new(&boot.settings().state_dir, run_id);
+    ship::begin(&boot, run_id);
     let (ending, handle) = execute(&boot, &claimed, &dir, orders).await;
     finish(&boot, claimed.owned, ending, handle, dir).await;
     drop(slot);
     boot.claim_nudge.notify_one();
 }
 
-/// Settles a run that has ended, until the database has answered, then lets go of its directory.
+/// Settles a run that has ended, until the database has answered, then hands its directory on, with the output in it.
 pub(super) async fn finish(boot: &Boot, owned: Owned, ending: Ending, handle: Option<RunHandle>, dir: RunDir) {
     let (run_id, job_id) = (owned.run_id(), owned.job_id());
     let (outcome, error) = (ending.outcome, ending.error.clone());
@@ -43,21 +45,11 @@ pub(super) async fn finish(boot: &Boot, owned: Owned, ending: Ending, handle: Op
     if let Some(handle) = handle {
         handle.stored().await;
     }
-    retire(dir).await;
     boot.local().end(run_id);
+    ship::finish(boot, dir);
     if settled.is_none() {
         // An operator may have taken its job, which waits for the word that its process is gone.
         boot.renew_nudge.notify_one();
-    }
-}
-
-/// Keeps the output and removes the rest; what cannot be removed now is tried again at the next start.
-pub(super) async fn retire(dir: RunDir) {
-    let run_id = dir.run_id();
-    match blocking(move || dir.retire()).await {
-        Ok(()) => failpoint::hit(Point::DirectoryRemoved),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => warn!(%run_id, %error, "failed to retire the run's directory; the next start tries again"),
     }
 }
 
@@ -139,7 +131,7 @@ fn spec(boot: &Boot, claimed: &Claimed, agent: &Agent, dir: &RunDir) -> Result<S
             agents::Stdin::Null => Stdin::Null,
         },
         timeout_ms: claimed.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
-        silence_timeout_ms: None,
+        silence_timeout_ms: agent.silence_timeout.map(|silence| u64::try_from(silence.as_millis()).unwrap_or(u64::MAX)),
         kill_grace_ms: boot.settings().kill_grace.as_millis() as u64,
         containment: agent.containment,
         memory_max: agent.memory_max,
@@ -169,6 +161,7 @@ pub(super) async fn watch_run(
     let run_id = run.owned.run_id();
     let grace = boot.settings().kill_grace;
     orders.mark_changed();
+    ship::follow(boot, run_id, handle.output());
     let mut began: Option<(Started, Instant)> = None;
     let mut failed = false;
     let ended = loop {

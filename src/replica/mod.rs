@@ -22,6 +22,7 @@ mod reap;
 mod recover;
 mod renew;
 mod settle;
+mod ship;
 mod slots;
 mod stamp;
 mod state_dir;
@@ -38,6 +39,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{agents::Agent, config::Settings, db::Db, model::ReplicaId, shim};
+
+/// How long a stop waits for the output of runs that have ended; the next start ships what is left.
+const LOGS_STORED_WITHIN: Duration = Duration::from_secs(10);
 
 /// How a replica is told to stop.
 #[derive(Debug, Clone, Default)]
@@ -145,6 +149,7 @@ async fn boot_once(
     // The loops that settle and stamp end when the last run has ended; the others when they are told to.
     loops.spawn(settle::run(boot.clone(), queues.settlements));
     loops.spawn(stamp::run(boot.clone(), queues.stamps));
+    loops.spawn(ship::run(boot.db().clone(), queues.logs));
 
     if let Err(error) = recover::former_boots(&boot, former).await {
         renewals.stop();
@@ -169,6 +174,12 @@ async fn boot_once(
     boot.stop_claiming();
     boot.pulses().stop();
     drain::drain(&boot, &start.shutdown, renewals).await;
+    tokio::select! {
+        _ = boot.shipper().drained(LOGS_STORED_WITHIN) => {}
+        () = start.shutdown.now.cancelled() => {}
+        // The next boot ships what is left, and is to register soon.
+        () = boot.declared_dead().cancelled() => {}
+    }
     if let Some(name) = broken {
         anyhow::bail!("the {name} loop ended, which it must not; see the log above");
     }

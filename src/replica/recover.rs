@@ -20,7 +20,7 @@ use super::{
     give_up::{self, Life},
     launch,
     outage::Outage,
-    outcome, settle,
+    outcome, settle, ship,
 };
 use crate::{
     db::{
@@ -213,7 +213,7 @@ async fn end(boot: Arc<Boot>, dir: RunDir, lost: Option<(Owned, Option<String>)>
             let ending = judge(&boot, agent.as_deref(), &exit);
             settle_and_retire(boot, owned, ending, dir).await;
         }
-        _ => launch::retire(dir).await,
+        _ => ship::finish(&boot, dir),
     }
 }
 
@@ -231,7 +231,7 @@ async fn settle_and_retire(boot: Arc<Boot>, owned: Owned, ending: Ending, dir: R
     } else {
         info!(%job_id, %run_id, "a run of an earlier boot had been settled already");
     }
-    launch::retire(dir).await;
+    ship::finish(boot, dir);
 }
 
 /// Once nothing of the former boots is left: declares them dead, so that nothing waits for their leases, and removes

@@ -1,7 +1,7 @@
-//! Reads the bounded output of a run, while its shim writes it and after.
+//! Reads the bounded output of a run from its directory, while its shim writes it and after.
 //!
-//! Knows the layout that `spool` writes. Never writes, and holds nothing open between two calls, so that a log may grow,
-//! lose its middle or move to `done/` in between.
+//! Knows the layout that `spool` writes. Never writes, and holds nothing open between two calls, so that a log may grow
+//! or lose its middle in between.
 
 use std::{
     fs::{self, File},
@@ -10,12 +10,8 @@ use std::{
 };
 
 use super::rundir::RunDir;
-use crate::model::RunId;
 
-/// At most so many bytes come at once.
-const PIECE: u64 = 256 * 1024;
-
-/// How often a file may vanish under a read: it is rotated away, or the log moves, while it is looked for.
+/// How often a file may vanish under a read: it is rotated away while it is looked for.
 const ATTEMPTS: usize = 8;
 
 /// What comes next in a run's output.
@@ -28,48 +24,46 @@ pub enum Piece {
 }
 
 /// Where a reader of a run's output stands.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct LogReader {
     dir: RunDir,
     position: u64,
 }
 
 impl LogReader {
-    /// At the beginning of the run's output; touches nothing.
+    /// At this position of the run's whole output, in bytes; touches nothing.
     #[must_use]
-    pub fn new(state_dir: &Path, run_id: RunId) -> Self {
-        Self { dir: RunDir::new(state_dir, run_id), position: 0 }
+    pub const fn at(dir: RunDir, position: u64) -> Self {
+        Self { dir, position }
     }
 
-    /// Whether this state directory knows the run. One that wrote nothing is forgotten once it is retired.
-    pub fn is_here(&self) -> io::Result<bool> {
-        Ok(self.dir.path().try_exists()? || self.dir.retired_log_path().try_exists()?)
+    /// How far it has read, in bytes of the whole output, dropped ones included.
+    #[must_use]
+    pub const fn position(&self) -> u64 {
+        self.position
     }
 
-    /// The next piece; none where there is nothing more as yet.
-    pub fn next_piece(&mut self) -> io::Result<Option<Piece>> {
+    /// The next piece, of at most `most` bytes; none where there is nothing more as yet.
+    pub fn next_piece(&mut self, most: usize) -> io::Result<Option<Piece>> {
+        let log = self.dir.log_path();
         for _ in 0..ATTEMPTS {
-            for path in [self.dir.log_path(), self.dir.retired_log_path()] {
-                match self.read(&path) {
-                    // It was moved or rotated away: look again.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    outcome => return outcome,
-                }
-            }
-            if !self.dir.log_path().try_exists()? && !self.dir.retired_log_path().try_exists()? {
-                return Ok(None);
+            match self.read(&log, most) {
+                // Rotated away after it was listed: look again. Without any log there is nothing to see.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && log.try_exists()? => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                outcome => return outcome,
             }
         }
         Ok(None)
     }
 
-    fn read(&mut self, log: &Path) -> io::Result<Option<Piece>> {
+    fn read(&mut self, log: &Path, most: usize) -> io::Result<Option<Piece>> {
         let starts = segments(log)?;
         if let Some(start) = starts.iter().rev().find(|start| **start <= self.position) {
             let mut file = File::open(log.join(super::spool::segment_name(*start)))?;
             file.seek(SeekFrom::Start(self.position - start))?;
             let mut bytes = Vec::new();
-            file.take(PIECE).read_to_end(&mut bytes)?;
+            file.take(most as u64).read_to_end(&mut bytes)?;
             if !bytes.is_empty() {
                 self.position += bytes.len() as u64;
                 return Ok(Some(Piece::Bytes(bytes)));
@@ -97,6 +91,7 @@ fn segments(log: &Path) -> io::Result<Vec<u64>> {
 #[cfg(test)]
 mod tests {
     use super::{super::spool::segment_name, *};
+    use crate::model::RunId;
 
     struct Log {
         state: tempfile::TempDir,
@@ -119,12 +114,12 @@ mod tests {
         }
 
         fn reader(&self) -> LogReader {
-            LogReader::new(self.state.path(), self.run_id)
+            LogReader::at(self.dir(), 0)
         }
     }
 
     fn all(reader: &mut LogReader) -> Vec<Piece> {
-        std::iter::from_fn(|| reader.next_piece().unwrap()).collect()
+        std::iter::from_fn(|| reader.next_piece(1 << 20).unwrap()).collect()
     }
 
     fn bytes(text: &str) -> Piece {
@@ -138,23 +133,29 @@ mod tests {
         log.write(10, b"tail");
         log.write(14, b" end");
         log.write(30, b"");
+        let mut reader = log.reader();
         let expected = [bytes("head"), Piece::Dropped(6), bytes("tail"), bytes(" end"), Piece::Dropped(12)];
-        assert_eq!(all(&mut log.reader()), expected);
+        assert_eq!(all(&mut reader), expected);
+        assert_eq!(reader.position(), 30, "where the output ended");
     }
 
     #[test]
-    fn a_reader_goes_on_where_it_was_also_after_the_log_moved() {
+    fn a_reader_goes_on_where_it_was_and_so_does_another_one_that_is_put_there() {
         let log = Log::new();
         let mut reader = log.reader();
         assert_eq!(all(&mut reader), []);
         log.write(0, b"one");
         assert_eq!(all(&mut reader), [bytes("one")]);
         log.write(0, b"one two");
-        assert_eq!(all(&mut reader), [bytes(" two")]);
+        assert_eq!(reader.next_piece(2).unwrap(), Some(bytes(" t")));
+        assert_eq!(reader.position(), 5);
         log.write(7, b" three");
-        log.dir().retire().unwrap();
-        assert_eq!(all(&mut reader), [bytes(" three")]);
-        assert!(reader.is_here().unwrap());
+        log.write(20, b"four");
+        let rest = [bytes("wo"), bytes(" three"), Piece::Dropped(7), bytes("four")];
+        assert_eq!(all(&mut LogReader::at(log.dir(), 5)), rest);
+        assert_eq!(all(&mut reader), rest);
+        assert_eq!(all(&mut LogReader::at(log.dir(), 15)), [Piece::Dropped(5), bytes("four")], "put into a gap");
+        assert_eq!(all(&mut LogReader::at(log.dir(), 24)), []);
     }
 
     #[test]
@@ -163,17 +164,16 @@ mod tests {
         log.write(0, b"head");
         log.write(4, b"tail");
         let mut reader = log.reader();
-        assert_eq!(reader.next_piece().unwrap(), Some(bytes("head")));
+        assert_eq!(reader.next_piece(1 << 20).unwrap(), Some(bytes("head")));
         fs::remove_file(log.dir().log_path().join(segment_name(4))).unwrap();
         log.write(8, b"more");
         assert_eq!(all(&mut reader), [Piece::Dropped(4), bytes("more")]);
     }
 
     #[test]
-    fn a_run_that_is_not_here_has_nothing_and_is_not_here() {
+    fn a_run_without_a_log_has_nothing() {
         let state = tempfile::tempdir().unwrap();
-        let mut reader = LogReader::new(state.path(), RunId::new());
+        let mut reader = LogReader::at(RunDir::new(state.path(), RunId::new()), 0);
         assert_eq!(all(&mut reader), []);
-        assert!(!reader.is_here().unwrap());
     }
 }

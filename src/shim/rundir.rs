@@ -144,16 +144,10 @@ impl RunDir {
         self.path.join(SOCKET)
     }
 
-    /// The output while the run is not retired.
+    /// The output. None stands there for a run that wrote nothing.
     #[must_use]
     pub fn log_path(&self) -> PathBuf {
         self.path.join(LOG)
-    }
-
-    /// The output after the run is retired.
-    #[must_use]
-    pub fn retired_log_path(&self) -> PathBuf {
-        self.state_dir.join("done").join(self.run_id.to_string())
     }
 
     /// Makes the directory with everything that a shim needs. After an error nothing of it is left.
@@ -245,19 +239,12 @@ impl RunDir {
         Ok(found.into_iter().map(|run_id| Self::new(state_dir, run_id)).collect())
     }
 
-    /// After the settle: moves the output to `<state_dir>/done/<run_id>/` and removes the rest. A run without output
-    /// leaves nothing behind. May be repeated after an error.
+    /// After the settle, and once the output is where it is to be kept: removes everything. May be repeated after an error.
     pub fn retire(self) -> io::Result<()> {
         // `spec.json` first and `lock` and `void` last: a shim that is still on its way must not find a startable run.
         absent_is_fine(fs::remove_file(self.spec_path()))?;
-        match fs::rename(self.log_path(), self.retired_log_path()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && self.log_path().try_exists()? => {
-                make_parent(&self.retired_log_path())?;
-                fs::rename(self.log_path(), self.retired_log_path())?;
-            }
-            outcome => absent_is_fine(outcome)?,
-        }
         absent_is_fine(remove_tree(&self.job_path()))?;
+        absent_is_fine(remove_tree(&self.log_path()))?;
         for name in [EXIT, EXIT_TEMPORARY, PAYLOAD, SOCKET, VOID, LOCK] {
             absent_is_fine(fs::remove_file(self.path.join(name)))?;
         }

@@ -89,6 +89,7 @@ fn agent(name: &str) -> Agent {
         user: None,
         stdin: Stdin::Null,
         timeout: None,
+        silence_timeout: None,
         max_attempts: 1,
         backoff: Backoff::default(),
         on_lost: OnLost::Requeue,

@@ -105,6 +105,7 @@ fn agent() -> Agent {
         user: None,
         stdin: Stdin::Null,
         timeout: None,
+        silence_timeout: None,
         max_attempts: 1,
         backoff: Backoff::default(),
         on_lost: OnLost::Requeue,

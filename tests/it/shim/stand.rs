@@ -148,9 +148,9 @@ impl Stand {
 
     /// The output that is kept, with what was dropped between its pieces.
     pub(crate) fn output(&self, spec: &Spec) -> (Vec<u8>, Vec<u64>) {
-        let mut reader = LogReader::new(self.path(), spec.run_id);
+        let mut reader = LogReader::at(self.dir(spec), 0);
         let (mut kept, mut dropped) = (Vec::new(), Vec::new());
-        while let Some(piece) = reader.next_piece().unwrap() {
+        while let Some(piece) = reader.next_piece(1 << 20).unwrap() {
             match piece {
                 Piece::Bytes(bytes) => kept.extend(bytes),
                 Piece::Dropped(count) => dropped.push(count),

@@ -1,0 +1,282 @@
+//! Logs off the machine: what shims spool is shipped to the database, while runs live and at their ends.
+//!
+//! Owns who ships which log, and a run's directory once the run is settled. A run never waits for it: its output goes to a
+//! file, and a log that is written faster than it is shipped loses its middle, as the spool's bound has it anyway. A run
+//! that says nothing costs nothing.
+
+mod line;
+mod send;
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use line::{Line, Step, Stuck};
+pub(super) use send::{Request, run};
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    task::JoinHandle,
+    time::{Instant, sleep, sleep_until},
+};
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use super::{Boot, launch::blocking, outage::jittered};
+use crate::{config::Settings, db::Db, model::RunId, shim::protocol::RunDir};
+
+/// After the first output, before it is shipped: what comes at once goes at once.
+const GATHER: Duration = Duration::from_millis(50);
+
+/// Between two shipments of one run's output. A shim reports every half second at the most; with these two and a
+/// follower's own pause it stays below a second.
+const REST: Duration = Duration::from_millis(200);
+
+/// Bytes a second of one live run. What is written faster is read from the spool's tail, in leaps.
+const RATE: f64 = 2.0 * 1024.0 * 1024.0;
+
+/// Seconds' worth of [`RATE`] that a run may ship at once.
+const BURST: f64 = 4.0;
+
+/// Ended runs whose directories wait to be shipped and retired, at the most; the next start does what is beyond.
+const MOST_ENDING: usize = 10_000;
+
+/// Directories that are removed side by side.
+const RETIRED_AT_ONCE: usize = 8;
+
+/// Ships the logs of one boot.
+#[derive(Debug, Clone)]
+pub(super) struct Shipper(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    db: Db,
+    state_dir: PathBuf,
+    cap: u64,
+    sender: send::Sender,
+    lines: Mutex<HashMap<RunId, Known>>,
+    ending: TaskTracker,
+    retiring: Semaphore,
+}
+
+/// What is known of a log without asking the database.
+#[derive(Debug)]
+enum Known {
+    /// Nothing of it was shipped.
+    Fresh,
+    /// This task ships it, and hands over where it stands once nobody watches the run any more.
+    Followed(JoinHandle<Option<Line>>),
+}
+
+impl Shipper {
+    pub(super) fn new(settings: &Settings, db: Db) -> (Self, mpsc::Receiver<Request>) {
+        let (sender, requests) = send::channel();
+        let inner = Inner {
+            db,
+            state_dir: settings.state_dir.clone(),
+            cap: settings.log_cap,
+            sender,
+            lines: Mutex::default(),
+            ending: TaskTracker::new(),
+            retiring: Semaphore::new(RETIRED_AT_ONCE),
+        };
+        (Self(Arc::new(inner)), requests)
+    }
+
+    /// Waits until the logs of all runs that have ended are stored, at most so long. Whether they are.
+    pub(super) async fn drained(&self, within: Duration) -> bool {
+        self.0.ending.close();
+        let done = tokio::time::timeout(within, self.0.ending.wait()).await.is_ok();
+        if !done {
+            warn!(runs = self.0.ending.len(), "the output of runs is not stored yet; the next start ships it");
+        }
+        done
+    }
+}
+
+/// A run was claimed just now: nothing of its log has been shipped.
+pub(super) fn begin(boot: &Boot, run_id: RunId) {
+    boot.shipper().0.lines().insert(run_id, Known::Fresh);
+}
+
+/// Ships the output of a live run while it is watched: until the sender of `output`, which says how many bytes have come,
+/// is gone.
+pub(super) fn follow(boot: &Boot, run_id: RunId, output: watch::Receiver<u64>) {
+    let inner = boot.shipper().0.clone();
+    let mut lines = boot.shipper().0.lines();
+    let line =
+        matches!(lines.remove(&run_id), Some(Known::Fresh)).then(|| Line::new(&inner.state_dir, run_id, inner.cap));
+    lines.insert(run_id, Known::Followed(tokio::spawn(inner.follow(run_id, output, line))));
+}
+
+/// The run of this directory is over and answered for, or was never heard of: ships its log to the end and removes the
+/// directory, beside whatever else goes on.
+pub(super) fn finish(boot: &Boot, dir: RunDir) {
+    let inner = &boot.shipper().0;
+    let known = inner.lines().remove(&dir.run_id());
+    if inner.ending.len() >= MOST_ENDING {
+        warn!(run_id = %dir.run_id(), "too many logs wait to be stored; the next start ships this one");
+        return;
+    }
+    inner.ending.spawn(inner.clone().finish(dir, known));
+}
+
+impl Inner {
+    fn lines(&self) -> MutexGuard<'_, HashMap<RunId, Known>> {
+        // Nothing that holds this lock can panic half-way through a change.
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn follow(
+        self: Arc<Self>,
+        run_id: RunId,
+        mut output: watch::Receiver<u64>,
+        line: Option<Line>,
+    ) -> Option<Line> {
+        // Where nobody watched so far, there may be output of which no report will come: it is looked for at once.
+        let mut reported = line.is_some().then_some(0);
+        let mut line = match line {
+            Some(line) => line,
+            None => self.resume(run_id, &mut output).await?,
+        };
+        let mut pace = Pace { debt: 0.0, at: Instant::now() };
+        loop {
+            while reported == Some(*output.borrow()) {
+                if output.changed().await.is_err() {
+                    return Some(line);
+                }
+            }
+            if !watched_for(GATHER, &mut output).await {
+                return Some(line);
+            }
+            let come = if reported.is_some() { *output.borrow() } else { u64::MAX };
+            reported = Some(*output.borrow());
+            loop {
+                match line.step(&self.sender).await {
+                    Ok(Step::Shipped(bytes)) => {
+                        let pause = pace.spend(bytes);
+                        if !pause.is_zero() && !watched_for(pause, &mut output).await {
+                            return Some(line);
+                        }
+                        if line.position() >= come {
+                            break;
+                        }
+                    }
+                    Ok(Step::Nothing) => break,
+                    // It is told again, and dealt with, at the end.
+                    Ok(Step::Unknown) => return Some(line),
+                    Err(Stuck::Closed(_)) => return None,
+                    Err(error) => {
+                        warn!(%run_id, %error, "failed to ship the output of a live run; it is tried again at its end");
+                        return None;
+                    }
+                }
+            }
+            if !watched_for(REST, &mut output).await {
+                return Some(line);
+            }
+        }
+    }
+
+    /// Asks the database where a log stands; none where the run is not watched any more before it has answered.
+    async fn resume(&self, run_id: RunId, output: &mut watch::Receiver<u64>) -> Option<Line> {
+        loop {
+            match Line::resume(&self.db, &self.state_dir, run_id, self.cap).await {
+                Ok(line) => return Some(line),
+                Err(error) => debug!(%run_id, %error, "where the log stands is not known yet"),
+            }
+            if !watched_for(jittered(Duration::from_secs(1)), output).await {
+                return None;
+            }
+        }
+    }
+
+    async fn finish(self: Arc<Self>, dir: RunDir, known: Option<Known>) {
+        let run_id = dir.run_id();
+        match self.ship_rest(&dir, known).await {
+            Ok(()) => {}
+            // The next start finds the directory and does it.
+            Err(Stuck::Closed(_)) => return,
+            Err(error) => {
+                warn!(%run_id, %error, "failed to ship the rest of a run's output; the next start tries again");
+                return;
+            }
+        }
+        let Ok(_turn) = self.retiring.acquire().await else { return };
+        if let Err(error) = blocking(move || dir.retire()).await {
+            warn!(%run_id, %error, "failed to remove the run's directory; the next start tries again");
+        }
+    }
+
+    async fn ship_rest(&self, dir: &RunDir, known: Option<Known>) -> Result<(), Stuck> {
+        let run_id = dir.run_id();
+        let log = dir.log_path();
+        if !blocking(move || log.try_exists()).await? {
+            return Ok(());
+        }
+        let line = match known {
+            Some(Known::Fresh) => Some(Line::new(&self.state_dir, run_id, self.cap)),
+            // A task that panicked has said so.
+            Some(Known::Followed(task)) => task.await.unwrap_or(None),
+            None => None,
+        };
+        let mut line = match line {
+            Some(line) => line,
+            None => self.resume_at_the_end(run_id).await?,
+        };
+        loop {
+            match line.step(&self.sender).await? {
+                Step::Shipped(_) => {}
+                Step::Nothing => return line.end(&self.sender).await,
+                Step::Unknown => {
+                    debug!(%run_id, "the database does not know this run; its output is dropped");
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    async fn resume_at_the_end(&self, run_id: RunId) -> Result<Line, Stuck> {
+        loop {
+            match Line::resume(&self.db, &self.state_dir, run_id, self.cap).await {
+                Ok(line) => return Ok(line),
+                Err(error) => debug!(%run_id, %error, "where the log stands is not known yet"),
+            }
+            if self.sender.is_closed() {
+                return Err(send::Closed.into());
+            }
+            sleep(jittered(Duration::from_secs(1))).await;
+        }
+    }
+}
+
+/// Waits so long; false at once when the run is not watched any more.
+async fn watched_for(pause: Duration, output: &mut watch::Receiver<u64>) -> bool {
+    let until = Instant::now() + pause;
+    loop {
+        tokio::select! {
+            () = sleep_until(until) => return true,
+            changed = output.changed() => if changed.is_err() { return false },
+        }
+    }
+}
+
+/// What one run has shipped above its rate.
+#[derive(Debug)]
+struct Pace {
+    /// Seconds.
+    debt: f64,
+    at: Instant,
+}
+
+impl Pace {
+    /// So many bytes were shipped; how long to pause now.
+    fn spend(&mut self, bytes: usize) -> Duration {
+        let now = Instant::now();
+        self.debt = (self.debt - (now - self.at).as_secs_f64()).max(0.0) + bytes as f64 / RATE;
+        self.at = now;
+        Duration::from_secs_f64((self.debt - BURST).max(0.0))
+    }
+}
