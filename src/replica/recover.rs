@@ -231,7 +231,7 @@ async fn settle_and_retire(boot: Arc<Boot>, owned: Owned, ending: Ending, dir: R
     } else {
         info!(%job_id, %run_id, "a run of an earlier boot had been settled already");
     }
-    ship::finish(boot, dir);
+    ship::finish(&boot, dir);
 }
 
 /// Once nothing of the former boots is left: declares them dead, so that nothing waits for their leases, and removes
