@@ -121,8 +121,8 @@ async fn serve(
     let stop_http = CancellationToken::new();
     let mut served = tokio::spawn(http::serve(listener, db.clone(), info, stop_http.clone()));
 
-    // Ends with the runtime: whatever it is removing then is removed by the next start.
-    tokio::spawn(once_registered(replica, prune::run(settings.state_dir.clone(), settings.keep_finished)));
+    // Ends with the runtime, wherever it stands: the next round of any replica goes on.
+    tokio::spawn(once_registered(replica, prune::run(db.clone(), settings.keep_finished)));
     let mut greeting = Some(Greeting::new(&settings, database));
     let ready = move |id| {
         registered.send_replace(Some(id));
