@@ -16,6 +16,7 @@ mod kept;
 mod node;
 mod processes;
 mod proxy;
+mod recovery;
 mod rows;
 mod table;
 mod witness;

@@ -45,6 +45,11 @@ impl Node {
         eventually("the replica to be ready", async || replica.is_ready().await.then_some(())).await;
     }
 
+    /// Whether its replica is ready. Panics if it has ended.
+    pub(crate) async fn is_ready(&mut self) -> bool {
+        self.replica.as_mut().expect("a replica").is_ready().await
+    }
+
     /// Gives it a replica that was started otherwise.
     pub(crate) fn adopt(&mut self, replica: Replica) {
         assert!(self.replica.is_none(), "{}: a second replica on one state directory", self.name);

@@ -44,6 +44,8 @@ const TABLE: &[Row] = table! {
     r01_incident::repaired_at_startup, gate, [];
     r01_incident::repaired_at_a_tick, gate, [];
     r02_dead_owner::reaped_by_its_lease_and_nothing_is_signalled, gate, [];
+    r06_random_kills::two_hundred, gate, [PidNamespace, CgroupKill];
+    r06_random_kills::two_thousand, long, [PidNamespace, CgroupKill];
     r07_every_step::and_started_again, gate, [];
     r07_every_step::and_replaced_by_another, gate, [];
     r08_frozen_replica::its_trees_end_and_it_writes_nothing_stale, gate, [];

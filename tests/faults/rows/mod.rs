@@ -3,6 +3,7 @@
 pub(crate) mod judges;
 pub(crate) mod r01_incident;
 pub(crate) mod r02_dead_owner;
+pub(crate) mod r06_random_kills;
 pub(crate) mod r07_every_step;
 pub(crate) mod r08_frozen_replica;
 pub(crate) mod r10_shim_killed;
