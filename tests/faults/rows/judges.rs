@@ -97,6 +97,8 @@ pub(crate) async fn the_witness_sees_two_of_one_job(case: &mut Case) {
     assert_eq!(overlaps(&dir).len(), 1);
 }
 
+const TELL: &str = "insert into told values ($1)";
+
 /// A connection through the proxy; its driver ends with it.
 async fn through(proxy: &Proxy, case: &Case) -> Client {
     let (client, connection) = tokio_postgres::connect(&proxy.url(&case.db.url()), NoTls).await.unwrap();
@@ -111,8 +113,6 @@ pub(crate) async fn the_proxy_does_what_it_is_told(case: &mut Case) {
         let rows = case.sql.query("select word from told order by word", &[]).await.unwrap();
         rows.iter().map(|row| row.get(0)).collect()
     };
-    const TELL: &str = "insert into told values ($1)";
-
     // What is chosen by its text meets its fate, and what comes before and after does not.
     let client = through(&proxy, case).await;
     let trap = proxy.trap("into told", Fate::CutReply);
@@ -153,10 +153,17 @@ pub(crate) async fn the_proxy_does_what_it_is_told(case: &mut Case) {
     client.simple_query("select 1").await.unwrap();
     assert!(start.elapsed() >= Duration::from_millis(400));
     proxy.heal();
+    proxy.hold_replies();
+    let half = tokio::spawn(async move { client.execute(TELL, &[&"half"]).await.map(|_| client) });
+    eventually("the request to arrive", async || (told().await.len() == 5).then_some(())).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!half.is_finished(), "its reply does not");
+    proxy.heal();
+    let client = half.await.unwrap().unwrap();
     proxy.black_hole();
     let held = tokio::spawn(async move { client.execute(TELL, &[&"through"]).await.map(|_| client) });
     tokio::time::sleep(Duration::from_millis(200)).await;
-    assert!(!held.is_finished() && told().await.len() == 4);
+    assert!(!held.is_finished() && told().await.len() == 5);
     proxy.heal();
     let client = held.await.unwrap().unwrap();
     proxy.refuse();

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Between two kills, on average.
-const PACE: Duration = Duration::from_millis(300);
+const PACE: Duration = Duration::from_millis(220);
 /// Jobs that are kept unfinished.
 const LOAD: i64 = 24;
 const NODES: usize = 3;
@@ -38,11 +38,11 @@ const AGENTS: [(&str, &str, &str); 4] = [
 ];
 
 pub(crate) async fn two_hundred(case: &mut Case) {
-    Chaos::new(case).await.run(200).await;
+    Chaos::new(case).run(200).await;
 }
 
 pub(crate) async fn two_thousand(case: &mut Case) {
-    Chaos::new(case).await.run(2000).await;
+    Chaos::new(case).run(2000).await;
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +73,7 @@ struct Chaos<'a> {
 }
 
 impl<'a> Chaos<'a> {
-    async fn new(case: &'a mut Case) -> Self {
+    fn new(case: &'a mut Case) -> Self {
         for (setting, value) in [("MAX_LOST", "1000"), ("MAX_INTERRUPTED", "1000"), ("MAX_CONCURRENCY", "8")] {
             case.orch.set(&format!("ORCH_{setting}"), value);
         }

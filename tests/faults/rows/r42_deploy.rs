@@ -72,7 +72,7 @@ pub(crate) async fn ten_in_a_row_under_load(case: &mut Case) {
     }
     for deploy in 0..DEPLOYS {
         for _ in 0..case.random.random_range(4..12) {
-            let seconds = serde_json::json!(case.random.random_range(0..1500) as f64 / 1000.0);
+            let seconds = serde_json::json!(case.random.random_range(0.0..1.5));
             jobs.push(case.enqueue_with("short", &seconds).await);
         }
         tokio::time::sleep(Duration::from_millis(case.random.random_range(0..800))).await;
