@@ -27,7 +27,7 @@ pub(super) struct Remains {
     pub exit: Option<Exit>,
     /// How many processes the sweep ended.
     pub killed: u32,
-    /// Its `spec.json` still stands, or there never was a directory: the program was never started.
+    /// No process of it ever existed.
     pub never_began: bool,
 }
 
@@ -77,14 +77,8 @@ pub(super) async fn make_sure_nothing_lives(dir: &RunDir, grace: Duration) -> Re
     }
     let looked = {
         let dir = dir.clone();
-        launch::blocking(move || {
-            // Made with the directory, and it outlives the start: without it there is nothing that could have begun.
-            let never_began = dir.spec_path().try_exists()? || !dir.payload_path().try_exists()?;
-            Ok((dir.read_exit()?, never_began))
-        })
-        .await
+        launch::blocking(move || Ok((dir.read_exit()?, !lock.has_begun()?))).await
     };
-    drop(lock);
     match looked {
         Ok((exit, never_began)) => Remains { exit, killed, never_began },
         Err(error) => {

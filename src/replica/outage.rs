@@ -62,7 +62,7 @@ impl Pause {
         if state.is_some_and(|(until, _)| until > now) {
             return;
         }
-        let pause = jittered(Duration::from_millis(500).saturating_mul(1 << failures.min(6)));
+        let pause = jittered(Duration::from_millis(500).saturating_mul(1 << failures.min(4)));
         warn!(
             message,
             pause_ms = pause.as_millis() as u64,

@@ -253,6 +253,11 @@ impl RunDir {
 }
 
 impl RunLock {
+    /// Whether a shim ever held this run: its note is written before the first process of the job exists.
+    pub fn has_begun(&self) -> io::Result<bool> {
+        Ok(self.file.metadata()?.len() > 0)
+    }
+
     /// The locked file; its text is the shim's note about what it holds.
     pub(super) fn file(&self) -> &File {
         &self.file

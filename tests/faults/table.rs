@@ -57,6 +57,9 @@ const TABLE: &[Row] = table! {
     r23_daemons::in_a_cgroup, gate, [CgroupKill];
     r23_daemons::in_a_pid_namespace, gate, [PidNamespace];
     r23_daemons::with_a_sweep, gate, [];
+    r23_daemons::fenced_in_a_cgroup, gate, [CgroupKill];
+    r23_daemons::fenced_in_a_pid_namespace, gate, [PidNamespace];
+    r23_daemons::fenced_with_a_sweep, gate, [];
     r26_no_resources::fork_says_eagain, gate, [Root];
     r26_no_resources::no_descriptor_is_left, gate, [];
     r26_no_resources::descriptors_run_out_in_the_shim, gate, [];
@@ -65,6 +68,9 @@ const TABLE: &[Row] = table! {
     r28_zombies::a_thousand_dead_children_are_collected, gate, [];
     r30_log_flood::the_cap_holds_and_heartbeats_are_on_time, gate, [];
     r31_open_stdout::a_grandchild_cannot_hold_a_run_open, gate, [];
+    r32_disk_full::nothing_is_lost_or_stuck, gate, [Root];
+    r41_poison::in_a_cgroup, gate, [CgroupKill];
+    r41_poison::with_a_sweep, gate, [];
     r42_deploy::ten_in_a_row_under_load, gate, [];
     r42_deploy::two_hundred_live_runs, gate, [];
     r44_guards_bypassed::replica_role_and_copy_are_still_guarded, gate, [Superuser];

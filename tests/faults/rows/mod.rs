@@ -14,6 +14,8 @@ pub(crate) mod r27_cannot_start;
 pub(crate) mod r28_zombies;
 pub(crate) mod r30_log_flood;
 pub(crate) mod r31_open_stdout;
+pub(crate) mod r32_disk_full;
+pub(crate) mod r41_poison;
 pub(crate) mod r42_deploy;
 pub(crate) mod r44_guards_bypassed;
 pub(crate) mod r46_bad_input;

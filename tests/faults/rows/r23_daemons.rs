@@ -1,12 +1,15 @@
-//! Row 23: jobs that daemonise and ignore TERM. When a run has ended, by itself, by its timeout or by a cancel, its tree
-//! is empty. (The fence, which ends trees without their replica, comes with the lease file.)
+//! Row 23: jobs that daemonise and ignore TERM. When a run has ended, by itself, by its timeout, by a cancel or by the
+//! fence, which ends trees without their replica, its tree is empty.
 
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
 use crate::{
+    bound::{BUSY, LEASE},
     case::{BOUND, Case, KILL_GRACE},
     processes::with_environment,
-    support::eventually,
+    support::{eventually, eventually_within},
     witness,
 };
 
@@ -27,6 +30,48 @@ pub(crate) async fn in_a_pid_namespace(case: &mut Case) {
 
 pub(crate) async fn with_a_sweep(case: &mut Case) {
     every_way_and_end(case, "sweep").await;
+}
+
+pub(crate) async fn fenced_in_a_cgroup(case: &mut Case) {
+    fenced(case, "cgroup").await;
+}
+
+pub(crate) async fn fenced_in_a_pid_namespace(case: &mut Case) {
+    fenced(case, "pidns").await;
+}
+
+pub(crate) async fn fenced_with_a_sweep(case: &mut Case) {
+    fenced(case, "sweep").await;
+}
+
+/// The replica does not move any more: by the end of its lease nothing of its runs lives.
+async fn fenced(case: &mut Case, containment: &str) {
+    for (way, script) in WAYS {
+        let first = format!("test \"$ORCH_ATTEMPT\" -gt 1 && exit 0\n{script}\nwhile :; do sleep 1000; done");
+        case.agent(&format!("stays_{way}"), &first, &format!("containment = \"{containment}\"\nmax_attempts = 1"));
+    }
+    case.up().await;
+    let mut jobs = Vec::new();
+    for (way, _) in WAYS {
+        jobs.push(case.enqueue(&format!("stays_{way}")).await);
+    }
+    for job in &jobs {
+        case.until_alive(*job).await;
+    }
+    case.replica().signal(Signal::SIGSTOP);
+    for job in &jobs {
+        let word = format!("ORCH_RUN_ID={}", case.runs(*job).await[0].get::<_, &str>("run"));
+        eventually_within(LEASE + BUSY, &format!("the tree of job {job} to be fenced"), async || {
+            (!witness::is_alive(&case.witness(), *job) && with_environment(&word).is_empty()).then_some(())
+        })
+        .await;
+    }
+    case.replica().signal(Signal::SIGCONT);
+    for job in jobs {
+        case.until(job, "succeeded", BOUND).await;
+        let first = case.outcomes(job).await.swap_remove(0);
+        assert!(matches!(first.as_deref(), Some("interrupted" | "lost")), "job {job}: {first:?}");
+    }
 }
 
 async fn every_way_and_end(case: &mut Case, containment: &str) {
