@@ -206,6 +206,8 @@ create table orch.agent_runs (
     containment text,
     -- Who wrote the end: owner, successor, reap, operator or sanitize.
     closed_by text,
+    -- Of a lost run: whether the loss counts towards max_lost; not so soon after an outage of the database. Null for any other.
+    lost_counted boolean,
     -- No run_id is used twice.
     constraint agent_runs_pkey PRIMARY KEY (run_id),
     -- The first run of a job is attempt 1.
@@ -555,6 +557,10 @@ function orch.guard_truncate()
 
 -- Keeps a queued job back until it is released.
 function orch.hold(job_id bigint)
+    returns text;
+
+-- What a result that comes after its run was reaped makes of the job; null: nothing.
+function orch.late_rule(was text, on_lost text, key_taken boolean, next text)
     returns text;
 
 -- Locks a job and returns its status (SQLSTATE OR005 if there is none).

@@ -1,4 +1,5 @@
--- Settle: the only way out of `running`, for owner, successor and reap alike.
+-- Settle: the only way out of `running`, for owner, successor and reap alike; and the one door for a late result, whose
+-- run a reap had closed as lost.
 --
 -- Facts come as arrays, one element a run; nulls where nothing is known.
 -- $1  bigint[]            job_ids
@@ -22,45 +23,105 @@
 -- $19 bigint[]            log bytes dropped
 -- $20 integer[]           processes killed after the main process ended
 -- $21 double precision[]  seconds since the program started; null where it did not
--- rows: job_id, run_id, answer: `settled` (with the next status), `busy` (another transaction holds the row: send it
---       again) or `not_yours` (no longer: a normal answer)
--- guard: run_id and replica_id of a running row, under its lock; rows are locked in id order and none is waited for
--- index: the primary keys
+-- rows: job_id, run_id, answer:
+--       settled    with the next status
+--       late       a reap had closed the run as lost, and its job takes the result all the same; with the next status
+--       noted      likewise, but the job is no longer this run's: written to the run only
+--       already    the owner's side closed it before: this was heard the first time
+--       busy       another transaction holds a row, or has just changed it: send it again
+--       not_yours  no longer: a normal answer
+-- guard: run_id and replica_id of a running row, under its lock; late: of a run that is closed as lost by a reap, under
+--        the locks of job and run, which have it counted once. Jobs are locked in id order, then runs; none is waited
+--        for. A dedupe key that a late result takes back may be in an enqueue's hands, and is waited for but a moment.
+-- index: the primary keys, agent_runs_job
 with facts as (
     select *
       from unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
            as f (job_id, run_id, replica_id, closed_by, outcome, exit_code, signal, error, result, retry_at, jitter, pid,
                  pid_started, containment, user_cpu, system_cpu, peak_memory, log_kept, log_dropped, killed, lasted)
 ),
+-- As the snapshot shows it. What follows decides again, under locks.
+known as materialized (
+    select f.*, r.rules, r.spawned_at,
+           coalesce(j.status = 'running' and j.run_id = f.run_id and j.replica_id = f.replica_id, false) as runs_it,
+           coalesce(s.owners and r.closed_by in ('owner', 'successor'), false) as told,
+           coalesce(s.owners and r.outcome = 'lost' and r.closed_by = 'reap', false) as reaped,
+           case when s.owners and r.outcome = 'lost' and r.closed_by = 'reap' then coalesce(
+               j.last_run_id = f.run_id and j.status in ('queued', 'held', 'failed') and j.awaits_replica is null
+               and not exists (select from orch.agent_runs n where n.job_id = f.job_id and n.attempt > r.attempt), false)
+           end as accepts
+      from facts f
+      -- a run whose row somebody deleted is settled all the same, by what its job says
+      left join orch.agent_runs r on r.run_id = f.run_id
+      left join orch.jobs j on j.id = f.job_id
+     cross join lateral (select r.job_id = f.job_id and r.replica_id = f.replica_id
+                                and f.closed_by in ('owner', 'successor') as owners) s
+),
 locked as materialized (
-    select f.*, j.cancel_requested_at is not null as cancel_pending,
+    select k.*, false as late, null::timestamptz as reaped_at, j.status as was,
+           j.cancel_requested_at is not null as cancel_pending,
            j.failures, j.lost_count, j.transient_count, j.interrupted_count, j.dedupe_key
       from orch.jobs j
-      join facts f on f.job_id = j.id
-     where j.status = 'running' and j.run_id = f.run_id and j.replica_id = f.replica_id
+      join known k on k.job_id = j.id
+     where k.runs_it
+       and j.status = 'running' and j.run_id = k.run_id and j.replica_id = k.replica_id
      order by j.id
        for update of j skip locked
 ),
+-- Both rows are locked: of two deliveries of one late result the second sees what the first has made of the run.
+locked_late as materialized (
+    select k.*, true as late, r.ended_at as reaped_at, j.status as was,
+           j.cancel_requested_at is not null as cancel_pending,
+           j.failures, greatest(j.lost_count - coalesce(r.lost_counted, false)::integer, 0) as lost_count,
+           j.transient_count, j.interrupted_count, j.dedupe_key
+      from known k
+      join orch.jobs j on j.id = k.job_id
+      join orch.agent_runs r on r.run_id = k.run_id
+     where k.accepts
+       and j.last_run_id = k.run_id and j.status in ('queued', 'held', 'failed') and j.awaits_replica is null
+       and r.replica_id = k.replica_id and r.outcome = 'lost' and r.closed_by = 'reap'
+     order by j.id
+       for update of j, r skip locked
+),
+-- What its job takes no more it never takes again: neither a newer run nor a retry leads back. So its lock is not needed.
+locked_noted as materialized (
+    select k.*
+      from known k
+      join orch.agent_runs r on r.run_id = k.run_id
+     where k.reaped and not k.accepts and not k.runs_it
+       and r.replica_id = k.replica_id and r.outcome = 'lost' and r.closed_by = 'reap'
+     order by k.job_id
+       for update of r skip locked
+),
 decided as materialized (
-    select l.*, d.*
-      from locked l
-      -- a run whose row somebody deleted is settled all the same, by what its job says
-      left join orch.agent_runs r on r.run_id = l.run_id
+    select l.*, d.*,
+           case when l.late then orch.late_rule(l.was, l.rules ->> 'on_lost', t.key_taken, d.next_status)
+                else d.next_status end as status,
+           -- its key may be in the hands of an enqueue that is not committed: a batch does not wait for that
+           case when l.late and l.was = 'failed' and l.dedupe_key is not null
+                then set_config('lock_timeout', '200ms', true) end
+      from (select * from locked
+            union all select * from locked_late
+            union all select k.*, true, null, null, false, 0, 0, 0, 0, null from locked_noted k) l
      cross join orch.meta m
      cross join lateral orch.settle_rule(
          l.outcome, l.cancel_pending, l.failures, l.lost_count, l.transient_count, l.interrupted_count,
-         coalesce(r.rules, '{}'),
-         coalesce(l.lasted, extract(epoch from clock_timestamp() - r.spawned_at)::double precision, 0),
+         coalesce(l.rules, '{}'),
+         coalesce(l.lasted,
+                  extract(epoch from coalesce(l.reaped_at, clock_timestamp()) - l.spawned_at)::double precision, 0),
          l.retry_at, l.jitter,
          -- what a reap finds soon after an outage is nobody's fault; a shim whose death its owner saw is another matter
          l.closed_by = 'reap' and coalesce(
-             m.wait_until_set_at > clock_timestamp() - make_interval(secs => 2 * (r.rules ->> 'lease')::double precision),
+             m.wait_until_set_at > clock_timestamp() - make_interval(secs => 2 * (l.rules ->> 'lease')::double precision),
              false)) d
+     cross join lateral (
+         select l.late and l.dedupe_key is not null
+                and exists (select from orch.jobs o where o.live_dedupe_key = l.dedupe_key and o.id <> l.job_id) as key_taken) t
 ),
-left_running as (
+changed as (
     update orch.jobs j
-       set status = d.next_status,
-           claimable = d.next_status = 'queued',
+       set status = d.status,
+           claimable = d.status = 'queued',
            run_id = null, replica_id = null, pid = null, started_at = null, running_gate = null,
            last_run_id = d.run_id,
            run_at = coalesce(d.next_run_at, j.run_at),
@@ -68,24 +129,31 @@ left_running as (
            lost_count = d.next_lost_count,
            transient_count = d.next_transient_count,
            interrupted_count = d.next_interrupted_count,
-           finished_at = case when d.next_status in ('succeeded', 'failed', 'cancelled') then clock_timestamp() end,
-           failed_at = case when d.next_status = 'failed' then clock_timestamp() end,
-           live_dedupe_key = case when d.next_status in ('queued', 'held') then d.dedupe_key end,
-           error = case when d.next_status <> 'succeeded' then nullif(concat_ws('; ', d.verdict, d.error), '') end,
+           finished_at = case when d.status in ('succeeded', 'failed', 'cancelled') then clock_timestamp() end,
+           failed_at = case when d.status = 'failed' then clock_timestamp() end,
+           live_dedupe_key = case when d.status in ('queued', 'held') then d.dedupe_key end,
+           error = case when d.status <> 'succeeded' then nullif(concat_ws('; ', d.verdict, d.error), '') end,
            result = coalesce(d.result::jsonb, j.result)
       from decided d
-     where j.id = d.job_id and j.run_id = d.run_id and j.replica_id = d.replica_id
-    returning j.id, j.status
+     where j.id = d.job_id and d.status is not null
+       and ((j.run_id = d.run_id and j.replica_id = d.replica_id)
+            or (d.late and j.status <> 'running' and j.last_run_id = d.run_id))
+    returning j.last_run_id as run_id, j.status
 ),
 closed as (
     update orch.agent_runs r
-       set ended_at = clock_timestamp(),
+       set ended_at = coalesce(r.ended_at, clock_timestamp()),
            outcome = d.outcome,
            closed_by = d.closed_by,
            exit_code = d.exit_code,
            signal = d.signal,
-           error = d.error,
+           error = case when d.late
+                        then concat_ws('; ', d.error,
+                                       case when d.status is null then 'told too late to count for its job: it was '
+                                            else 'told late: it was ' end || coalesce(r.error, 'reaped as lost'))
+                        else d.error end,
            result = d.result::jsonb,
+           lost_counted = case when d.outcome = 'lost' and d.status is not null then d.next_lost_count > d.lost_count end,
            pid = coalesce(d.pid, r.pid),
            pid_started = coalesce(d.pid_started, r.pid_started),
            spawned_at = coalesce(r.spawned_at, clock_timestamp() - make_interval(secs => d.lasted)),
@@ -97,14 +165,16 @@ closed as (
            log_bytes_dropped = d.log_dropped,
            processes_killed = d.killed
       from decided d
-     where r.run_id = d.run_id and r.ended_at is null
+     where r.run_id = d.run_id and (r.ended_at is null or d.late)
 )
-select f.job_id, f.run_id,
-       case when l.id is not null then 'settled'
-            when j.id is not null then 'busy'
+select k.job_id, k.run_id,
+       case when not d.late and c.run_id is not null then 'settled'
+            when d.late and c.run_id is not null then 'late'
+            when d.late and d.status is null then 'noted'
+            when k.runs_it or k.reaped then 'busy'
+            when k.told then 'already'
             else 'not_yours' end as answer,
-       l.status as next_status
-  from facts f
-  left join left_running l on l.id = f.job_id
-  left join orch.jobs j
-    on j.id = f.job_id and j.status = 'running' and j.run_id = f.run_id and j.replica_id = f.replica_id
+       c.status as next_status
+  from known k
+  left join decided d on d.run_id = k.run_id
+  left join changed c on c.run_id = k.run_id

@@ -6,9 +6,9 @@
 use std::{io, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
-use super::{Boot, give_up, local::Order, outcome, ship, slots::Slot};
+use super::{Boot, give_up, local::Order, outcome, settle::Settled, ship, slots::Slot};
 use crate::{
     agents::{self, Agent, JobFacts},
     db::runs::{Claimed, Ending, Owned, Process},
@@ -37,17 +37,13 @@ pub(super) async fn finish(boot: &Boot, owned: Owned, ending: Ending, handle: Op
     let (outcome, error) = (ending.outcome, ending.error.clone());
     boot.local().settling(run_id);
     let settled = super::settle::settle(boot, owned.ended(ending)).await;
-    if let Some(status) = settled {
-        info!(%job_id, %run_id, %outcome, next = %status, error, "run settled");
-    } else {
-        info!(%job_id, %run_id, %outcome, error, "run ended, and is no longer this replica's");
-    }
+    settled.say(job_id, run_id, outcome, error.as_deref());
     if let Some(handle) = handle {
         handle.stored().await;
     }
     boot.local().end(run_id);
     ship::finish(boot, dir);
-    if settled.is_none() {
+    if settled == Settled::NotOurs {
         // An operator may have taken its job, which waits for the word that its process is gone.
         boot.renew_nudge.notify_one();
     }

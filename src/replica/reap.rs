@@ -173,7 +173,7 @@ async fn reap(db: &Db) -> Result<usize> {
                 Answer::Refused(settlement, error) => {
                     warn!(job_id = %settlement.job_id(), %error, "failed to reap a job; trying at the next tick");
                 }
-                Answer::NotYours(_) | Answer::Busy(_) => {}
+                _ => {}
             }
         }
         if settled > 0 {

@@ -224,13 +224,10 @@ fn judge(boot: &Boot, agent: Option<&str>, exit: &crate::shim::protocol::Exit) -
 }
 
 async fn settle_and_retire(boot: Arc<Boot>, owned: Owned, ending: Ending, dir: RunDir) {
-    let (job_id, run_id, outcome) = (owned.job_id(), owned.run_id(), ending.outcome);
-    if let Some(next) = settle::settle(&boot, owned.ended(ending)).await {
-        info!(%job_id, %run_id, %outcome, %next, "settled a run of an earlier boot");
-        boot.claim_nudge.notify_one();
-    } else {
-        info!(%job_id, %run_id, "a run of an earlier boot had been settled already");
-    }
+    let (job_id, run_id) = (owned.job_id(), owned.run_id());
+    let (outcome, error) = (ending.outcome, ending.error.clone());
+    settle::settle(&boot, owned.ended(ending)).await.say(job_id, run_id, outcome, error.as_deref());
+    boot.claim_nudge.notify_one();
     ship::finish(&boot, dir);
 }
 

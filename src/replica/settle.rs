@@ -6,23 +6,26 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::sleep,
 };
-use tracing::error;
+use tracing::{error, info, warn};
 
 use super::{Boot, outage::Outage};
 use crate::{
     db::runs::{Answer, Settlement},
     failpoint::{self, Point},
-    model::{JobStatus, RunId},
+    model::{JobId, JobStatus, Outcome, RunId},
 };
 
 /// The most runs of one settle.
 const BATCH: usize = 200;
 
+/// The pause before a settle whose row was busy is sent again.
+const AGAIN: Duration = Duration::from_millis(100);
+
 /// The pause before a refused settle is sent again doubles up to five minutes.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 const MOST_DOUBLINGS: u32 = 6;
 
-/// A settlement and who waits for its answer: the next status, or `None` if the run was no longer ours.
+/// A settlement and who waits for its answer.
 #[derive(Debug)]
 pub(super) struct Request {
     settlement: Settlement,
@@ -31,18 +34,48 @@ pub(super) struct Request {
 
 #[derive(Debug)]
 struct Waiter {
-    answer: oneshot::Sender<Option<JobStatus>>,
+    answer: oneshot::Sender<Settled>,
     /// How often the database refused.
     refusals: u32,
 }
 
-/// Settles one run, however long it takes. `None`: it was no longer this replica's.
-pub(super) async fn settle(boot: &Boot, settlement: Settlement) -> Option<JobStatus> {
+/// What became of a settlement; each is the end of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Settled {
+    /// In time: the job's next status.
+    InTime(JobStatus),
+    /// After a reap, and its job took it all the same: the job's next status.
+    Late(JobStatus),
+    /// After a reap, and too late for its job: written to the run only.
+    Noted,
+    /// Before: the answer had been lost.
+    Already,
+    /// The run was taken from this replica.
+    NotOurs,
+}
+
+impl Settled {
+    /// Tells the log. `error` is the run's.
+    pub(super) fn say(self, job_id: JobId, run_id: RunId, outcome: Outcome, error: Option<&str>) {
+        match self {
+            Self::InTime(next) => info!(%job_id, %run_id, %outcome, %next, error, "run settled"),
+            Self::Late(next) => warn!(%job_id, %run_id, %outcome, %next, error,
+                "run settled late: a reaper had closed it as lost, and its job took the result all the same"),
+            Self::Noted => warn!(%job_id, %run_id, %outcome, error,
+                "run settled too late: a reaper had closed it as lost and its job has gone on; the result stands in agent_runs only"),
+            Self::Already => info!(%job_id, %run_id, %outcome, error, "run had been settled already; the answer was lost"),
+            Self::NotOurs => info!(%job_id, %run_id, %outcome, error, "run ended, and is no longer this replica's"),
+        }
+    }
+}
+
+/// Settles one run, however long it takes.
+pub(super) async fn settle(boot: &Boot, settlement: Settlement) -> Settled {
     let (answer, answered) = oneshot::channel();
     if boot.settlements().send(Request { settlement, waiter: Waiter { answer, refusals: 0 } }).is_ok()
-        && let Ok(status) = answered.await
+        && let Ok(settled) = answered.await
     {
-        return status;
+        return settled;
     }
     // The process is about to end and leaves this run to its successor.
     std::future::pending().await
@@ -56,6 +89,11 @@ pub(super) async fn run(boot: Arc<Boot>, mut requests: mpsc::UnboundedReceiver<R
     while requests.recv_many(&mut fresh, BATCH).await > 0 {
         let mut batch = Vec::with_capacity(fresh.len());
         for Request { settlement, waiter } in fresh.drain(..) {
+            // Said twice, a run is settled by the first; the second hears so a little later.
+            if waiting.contains_key(&settlement.run_id()) {
+                send_later(&boot, Request { settlement, waiter }, AGAIN);
+                continue;
+            }
             waiting.insert(settlement.run_id(), waiter);
             batch.push(settlement);
         }
@@ -84,14 +122,17 @@ pub(super) async fn run(boot: Arc<Boot>, mut requests: mpsc::UnboundedReceiver<R
 /// Answers whoever waits, or has the settlement sent again a little later, beside those that come meanwhile.
 fn deal_with(boot: &Boot, answer: Answer, waiting: &mut HashMap<RunId, Waiter>) {
     let (settlement, refused) = match answer {
-        Answer::Settled(run_id, status) => return tell(waiting, run_id, Some(status)),
-        Answer::NotYours(run_id) => return tell(waiting, run_id, None),
+        Answer::Settled(run_id, next) => return tell(waiting, run_id, Settled::InTime(next)),
+        Answer::Late(run_id, next) => return tell(waiting, run_id, Settled::Late(next)),
+        Answer::Noted(run_id) => return tell(waiting, run_id, Settled::Noted),
+        Answer::Already(run_id) => return tell(waiting, run_id, Settled::Already),
+        Answer::NotYours(run_id) => return tell(waiting, run_id, Settled::NotOurs),
         Answer::Busy(settlement) => (settlement, None),
         Answer::Refused(settlement, error) => (settlement, Some(error)),
     };
     if let Some(mut waiter) = waiting.remove(&settlement.run_id()) {
         let pause = match refused {
-            None => Duration::from_millis(100),
+            None => AGAIN,
             Some(error) => {
                 let pause = REFUSED_PAUSE * 2_u32.pow(waiter.refusals.min(MOST_DOUBLINGS));
                 waiter.refusals += 1;
@@ -100,18 +141,22 @@ fn deal_with(boot: &Boot, answer: Answer, waiting: &mut HashMap<RunId, Waiter>) 
                 pause
             }
         };
-        let again = boot.settlements().clone();
-        tokio::spawn(async move {
-            sleep(pause).await;
-            // The loop is gone only when the process is about to be.
-            let _ = again.send(Request { settlement, waiter });
-        });
+        send_later(boot, Request { settlement, waiter }, pause);
     }
 }
 
-fn tell(waiting: &mut HashMap<RunId, Waiter>, run_id: RunId, status: Option<JobStatus>) {
+fn send_later(boot: &Boot, request: Request, pause: Duration) {
+    let again = boot.settlements().clone();
+    tokio::spawn(async move {
+        sleep(pause).await;
+        // The loop is gone only when the process is about to be.
+        let _ = again.send(request);
+    });
+}
+
+fn tell(waiting: &mut HashMap<RunId, Waiter>, run_id: RunId, settled: Settled) {
     if let Some(waiter) = waiting.remove(&run_id) {
         // Whoever waited may be gone in a shutdown; the run is settled all the same.
-        let _ = waiter.answer.send(status);
+        let _ = waiter.answer.send(settled);
     }
 }

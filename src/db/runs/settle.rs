@@ -139,6 +139,12 @@ impl Settlement {
 pub enum Answer {
     /// Done: the job's next status.
     Settled(RunId, JobStatus),
+    /// A reap had closed the run as lost, and its job takes the result all the same: the job's next status.
+    Late(RunId, JobStatus),
+    /// A reap had closed the run as lost, and its job has gone on since: the result is written to the run only.
+    Noted(RunId),
+    /// The owner's side closed the run before: the answer to that was lost, or its successor says it once more.
+    Already(RunId),
     /// No longer the settler's: a normal answer, and the end of it.
     NotYours(RunId),
     /// Another transaction holds the row: send it again.
@@ -242,6 +248,9 @@ fn answers(batch: Vec<Settlement>, rows: &[Row]) -> Vec<Answer> {
             Some(("settled", Some(status))) => {
                 Answer::Settled(one.owned.run_id, status.parse().unwrap_or(JobStatus::Held))
             }
+            Some(("late", Some(status))) => Answer::Late(one.owned.run_id, status.parse().unwrap_or(JobStatus::Held)),
+            Some(("noted", _)) => Answer::Noted(one.owned.run_id),
+            Some(("already", _)) => Answer::Already(one.owned.run_id),
             Some(("not_yours", _)) => Answer::NotYours(one.owned.run_id),
             _ => Answer::Busy(one),
         })

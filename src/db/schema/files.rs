@@ -25,6 +25,7 @@ pub const MIGRATIONS: &[(&str, &str)] = files!("migrations":
     "V5__create_projects",
     "V6__create_bookkeeping",
     "V7__create_run_logs",
+    "V8__add_lost_counted",
 );
 
 /// The functions, views and triggers below `sql/schema`, in the order in which they are applied. A definition whose shape
@@ -38,6 +39,7 @@ pub const DEFINITIONS: &[(&str, &str)] = files!("sql/schema":
     "functions/guard_owner",
     "functions/guard_replica",
     "functions/guard_transition",
+    "functions/late_rule",
     "functions/operate",
     "functions/settle_rule",
     "views/impossible_queued",
