@@ -93,30 +93,34 @@ locked_noted as materialized (
      order by k.job_id
        for update of r skip locked
 ),
-decided as materialized (
-    select l.*, d.*,
-           case when l.late then orch.late_rule(l.was, l.rules ->> 'on_lost', t.key_taken, d.next_status)
-                else d.next_status end as status,
-           -- its key may be in the hands of an enqueue that is not committed: a batch does not wait for that
+-- What the rule goes by, computed once: a call with nothing volatile in it is inlined, and then costs what it is worth.
+weighed as materialized (
+    select l.*,
+           coalesce(l.lasted,
+                    extract(epoch from coalesce(l.reaped_at, clock_timestamp()) - l.spawned_at)::double precision, 0)
+               as seconds,
+           -- what a reap finds soon after an outage is nobody's fault; a shim whose death its owner saw is another matter
+           l.closed_by = 'reap' and coalesce(
+               (select m.wait_until_set_at from orch.meta m limit 1)
+                   > clock_timestamp() - make_interval(secs => 2 * (l.rules ->> 'lease')::double precision),
+               false) as after_outage,
+           l.late and l.dedupe_key is not null
+               and exists (select from orch.jobs o where o.live_dedupe_key = l.dedupe_key and o.id <> l.job_id) as key_taken,
+           -- or in the hands of an enqueue that is not committed: a batch does not wait for that
            case when l.late and l.was = 'failed' and l.dedupe_key is not null
                 then set_config('lock_timeout', '200ms', true) end
       from (select * from locked
             union all select * from locked_late
             union all select k.*, true, null, null, false, 0, 0, 0, 0, null from locked_noted k) l
-     cross join orch.meta m
+),
+decided as materialized (
+    select w.*, d.*,
+           case when w.late then orch.late_rule(w.was, w.rules ->> 'on_lost', w.key_taken, d.next_status)
+                else d.next_status end as status
+      from weighed w
      cross join lateral orch.settle_rule(
-         l.outcome, l.cancel_pending, l.failures, l.lost_count, l.transient_count, l.interrupted_count,
-         coalesce(l.rules, '{}'),
-         coalesce(l.lasted,
-                  extract(epoch from coalesce(l.reaped_at, clock_timestamp()) - l.spawned_at)::double precision, 0),
-         l.retry_at, l.jitter,
-         -- what a reap finds soon after an outage is nobody's fault; a shim whose death its owner saw is another matter
-         l.closed_by = 'reap' and coalesce(
-             m.wait_until_set_at > clock_timestamp() - make_interval(secs => 2 * (l.rules ->> 'lease')::double precision),
-             false)) d
-     cross join lateral (
-         select l.late and l.dedupe_key is not null
-                and exists (select from orch.jobs o where o.live_dedupe_key = l.dedupe_key and o.id <> l.job_id) as key_taken) t
+         w.outcome, w.cancel_pending, w.failures, w.lost_count, w.transient_count, w.interrupted_count,
+         coalesce(w.rules, '{}'), w.seconds, w.retry_at, w.jitter, w.after_outage) d
 ),
 changed as (
     update orch.jobs j

@@ -40,6 +40,9 @@ pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 /// network which swallows packets is noticed.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
+/// How often a statement that had to give way in a deadlock is sent again before its caller hears of it.
+const CONFLICTS: u32 = 5;
+
 /// A pool of connections to one database.
 #[derive(Debug, Clone)]
 pub struct Db {
@@ -67,10 +70,21 @@ impl Db {
         self
     }
 
-    /// Runs a statement and returns its rows. Any error but [`Error::Unavailable`] means that it had no effect.
+    /// Runs a statement and returns its rows. Any error but [`Error::Unavailable`] means that it had no effect. A
+    /// deadlock is nobody's to hear of: whoever was chosen to give way says it again.
     pub async fn query(&self, statement: &Statement, params: Params<'_>) -> Result<Vec<Row>> {
         debug_assert_eq!(statement.params.len(), params.len(), "parameters of {}", statement.name);
-        match tokio::time::timeout(self.answer_within, self.query_unbounded(statement, params)).await {
+        let answer = async {
+            let mut tries = 0;
+            loop {
+                match self.query_unbounded(statement, params).await {
+                    Err(Error::Conflict(_)) if tries < CONFLICTS => tries += 1,
+                    answer => return answer,
+                }
+                tokio::time::sleep(Duration::from_millis(20).mul_f64(rand::random::<f64>() * f64::from(tries))).await;
+            }
+        };
+        match tokio::time::timeout(self.answer_within, answer).await {
             Ok(answer) => answer,
             Err(_) => Err(Error::Unavailable(format!(
                 "no answer to {} within {:.0} s",

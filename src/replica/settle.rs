@@ -63,7 +63,9 @@ impl Settled {
                 "run settled late: a reaper had closed it as lost, and its job took the result all the same"),
             Self::Noted => warn!(%job_id, %run_id, %outcome, error,
                 "run settled too late: a reaper had closed it as lost and its job has gone on; the result stands in agent_runs only"),
-            Self::Already => info!(%job_id, %run_id, %outcome, error, "run had been settled already; the answer was lost"),
+            Self::Already => {
+                info!(%job_id, %run_id, %outcome, error, "run had been settled already; the answer was lost")
+            }
             Self::NotOurs => info!(%job_id, %run_id, %outcome, error, "run ended, and is no longer this replica's"),
         }
     }

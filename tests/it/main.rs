@@ -18,6 +18,7 @@ mod house;
 mod http;
 mod http_load;
 mod identity;
+mod late;
 mod played;
 mod prune;
 mod reaper;

@@ -18,12 +18,12 @@ fn reaper() -> Reaper {
     Reaper::new(TIMING, true)
 }
 
-async fn tick(db: &Db) -> Done {
+pub(crate) async fn tick(db: &Db) -> Done {
     reaper().tick(db, true).await.unwrap()
 }
 
 /// Somebody has been ticking all along, so that no outage is waited out.
-async fn no_outage(client: &Client) {
+pub(crate) async fn no_outage(client: &Client) {
     client
         .batch_execute(
             "update orch.meta set last_tick_at = clock_timestamp(), wait_until = null, wait_until_set_at = null",
@@ -32,7 +32,7 @@ async fn no_outage(client: &Client) {
         .unwrap();
 }
 
-async fn expire_leases(client: &Client) {
+pub(crate) async fn expire_leases(client: &Client) {
     client.batch_execute("update orch.replicas set lease_until = now() - interval '10 seconds'").await.unwrap();
 }
 

@@ -236,7 +236,7 @@ async fn a_settle_that_is_sent_again_is_done_once() {
         [JobStatus::Queued]
     );
     let answers = db.settle_runs(vec![again.ended(ending(Outcome::Failed))]).await.unwrap();
-    assert!(matches!(answers[..], [Answer::NotYours(_)]), "{answers:?}");
+    assert!(matches!(answers[..], [Answer::Already(_)]), "{answers:?}");
     let failures: i32 = client.query_one("select failures from orch.jobs", &[]).await.unwrap().get(0);
     assert_eq!(failures, 1);
 }

@@ -153,24 +153,35 @@ pub enum Answer {
     Refused(Settlement, Error),
 }
 
+/// What stands in the way of a late result that takes its job's dedupe key back.
+const DEDUPE_KEY: &str = "jobs_live_dedupe_key";
+
+/// Whether another transaction is in the way, and will not be for long: the settlement is sent again.
+fn is_in_the_way(error: &Error) -> bool {
+    matches!(error, Error::Locked(_)) || error.constraint() == Some(DEDUPE_KEY)
+}
+
 impl Db {
-    /// Settles a batch. One bad row stops nobody: a batch that fails for its data is repeated one by one, and a run
-    /// whose result is refused is settled without it, as failed with the database's message. An error (with the
-    /// whole batch back) means that the database cannot be asked now: send it again, it may or may not have happened.
+    /// Settles a batch. One bad row stops nobody: a batch that fails for its data, or for a lock that one of its rows
+    /// does not get, is repeated one by one, and a run whose result is refused is settled without it, as failed with the
+    /// database's message. An error (with the whole batch back) means that the database cannot be asked now: send it
+    /// again, it may or may not have happened.
     pub async fn settle_runs(&self, batch: Vec<Settlement>) -> Result<Vec<Answer>, (Error, Vec<Settlement>)> {
         match self.settle_batch(&batch).await {
             Ok(rows) => Ok(answers(batch, &rows)),
-            Err(error) if !error.is_about_data() => Err((error, batch)),
+            Err(error) if !error.is_about_data() && !is_in_the_way(&error) => Err((error, batch)),
             Err(_) => {
                 let mut all = Vec::with_capacity(batch.len());
                 let mut rest = batch.into_iter();
                 while let Some(one) = rest.next() {
                     match self.settle_one(one).await {
                         Ok(answer) => all.extend(answer),
-                        // Some may be answered, and each answer is heard but once; the others are sent again.
-                        Err((_, one)) => {
+                        Err((error, one)) => {
                             all.push(Answer::Busy(one));
-                            all.extend(rest.by_ref().map(Answer::Busy));
+                            if !is_in_the_way(&error) {
+                                // Some may be answered, and each answer is heard but once; the others are sent again.
+                                all.extend(rest.by_ref().map(Answer::Busy));
+                            }
                         }
                     }
                 }
@@ -182,7 +193,7 @@ impl Db {
     async fn settle_one(&self, mut one: Settlement) -> Result<Vec<Answer>, (Error, Settlement)> {
         match self.settle_batch(std::slice::from_ref(&one)).await {
             Ok(rows) => return Ok(answers(vec![one], &rows)),
-            Err(error) if error.is_about_data() => {
+            Err(error) if error.is_about_data() && !is_in_the_way(&error) => {
                 one.ending.result = None;
                 one.ending.outcome = Outcome::Failed;
                 one.ending.error = Some(format!("the database refused the result: {error}"));
@@ -191,7 +202,7 @@ impl Db {
         }
         match self.settle_batch(std::slice::from_ref(&one)).await {
             Ok(rows) => Ok(answers(vec![one], &rows)),
-            Err(error) if error.is_about_data() => Ok(vec![Answer::Refused(one, error)]),
+            Err(error) if error.is_about_data() && !is_in_the_way(&error) => Ok(vec![Answer::Refused(one, error)]),
             Err(error) => Err((error, one)),
         }
     }
