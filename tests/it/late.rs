@@ -59,7 +59,7 @@ impl World {
         self.client.batch_execute("update orch.jobs set run_at = now() where status = 'queued'").await.unwrap();
         self.tokens = vec![claim(&self.db, &claimant, 1).await.remove(0).owned];
         for _ in 0..3 {
-            self.tokens.push(self.db.list_owned(claimant.replica_id).await.unwrap().remove(0).0);
+            self.tokens.push(self.db.list_inherited(&[claimant.replica_id], &[]).await.unwrap().remove(0).owned);
         }
         self.owner = claimant.replica_id;
     }
