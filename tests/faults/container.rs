@@ -3,14 +3,11 @@
 //! The replica is pid 1 there, as in an image without an init, and sees a `/proc` of its own. The state directory outlives
 //! the namespace, as a volume does.
 
-use std::{path::Path, process::Stdio};
+use std::{fs, path::PathBuf, process::Stdio};
 
 use tokio::process::{Child, Command};
 
-use crate::{
-    node::Node,
-    support::{Replica, eventually},
-};
+use crate::{node::Node, processes, support::eventually};
 
 /// Starts the node's replica in a new container. With `last_pid`, the processes that it starts get the pids after it.
 pub(crate) fn start(node: &mut Node, last_pid: Option<i32>) {
@@ -23,18 +20,65 @@ pub(crate) fn start(node: &mut Node, last_pid: Option<i32>) {
     node.adopt(replica);
 }
 
-/// The replica inside, as this namespace numbers it: the first process of the container.
+/// The first process of the node's container, as this namespace numbers it.
 pub(crate) async fn first_process(node: &Node) -> i32 {
     let outside = node.replica().pid();
-    let children = format!("/proc/{outside}/task/{outside}/children");
-    eventually("the container's first process", async || {
-        std::fs::read_to_string(&children).ok()?.split_whitespace().next()?.parse().ok()
-    })
-    .await
+    eventually("the container's first process", async || processes::children(outside).first().copied()).await
 }
 
-/// A process in the container that no job has anything to do with, with a pid of the row's choice as the container
-/// counts. Ends with the container.
+/// Ends the container as its engine would when nobody waits: everything in it is killed.
+pub(crate) async fn kill(node: &mut Node) {
+    node.kill().await;
+    eventually("the container's processes to be gone", async || node.processes().is_empty().then_some(())).await;
+}
+
+/// A container whose first process is nobody's replica, so that replicas come and go in it.
+#[derive(Debug)]
+pub(crate) struct Container {
+    _unshare: Child,
+    first: i32,
+}
+
+impl Container {
+    /// Starts one.
+    pub(crate) async fn start() -> Self {
+        let mut command = Command::new("unshare");
+        command.args([
+            "--pid",
+            "--fork",
+            "--mount-proc",
+            "--kill-child=KILL",
+            "sh",
+            "-c",
+            "while :; do sleep 1000 & wait; done",
+        ]);
+        let unshare = command.kill_on_drop(true).spawn().expect("unshare");
+        let outside = unshare.id().expect("a living process").cast_signed();
+        let first = eventually("the container's first process", async || {
+            processes::children(outside).first().copied().filter(|first| !processes::children(*first).is_empty())
+        })
+        .await;
+        Self { _unshare: unshare, first }
+    }
+
+    /// Its first process, as this namespace numbers it.
+    pub(crate) const fn first_process(&self) -> i32 {
+        self.first
+    }
+
+    /// Starts the node's replica in it; the processes that it starts get the pids after this.
+    pub(crate) fn start_in(&self, node: &mut Node, last_pid: i32) {
+        let become_it = format!("echo {last_pid} > /proc/sys/kernel/ns_last_pid; exec \"$0\" \"$@\"");
+        let target = self.first.to_string();
+        let words = ["nsenter", "--target", &target, "--pid", "--mount", "sh", "-c", &become_it];
+        let program = node.orch.program().to_owned();
+        let replica = node.orch.start_by(&words, &program);
+        node.adopt(replica);
+    }
+}
+
+/// A process in a container that no job has anything to do with, with a pid of the row's choice as the container counts.
+/// Ends with the container.
 #[derive(Debug)]
 pub(crate) struct ContainedDecoy {
     _entered: Child,
@@ -43,9 +87,8 @@ pub(crate) struct ContainedDecoy {
 }
 
 impl ContainedDecoy {
-    /// Starts one with this pid, which must be free there.
-    pub(crate) async fn start(node: &Node, pid: i32) -> Self {
-        let first = first_process(node).await;
+    /// Starts one in the container of this process, with this pid, which must be free there.
+    pub(crate) async fn start(first: i32, pid: i32) -> Self {
         // The shell's own child gets the pid, unless another process there was born in between: then it tries again.
         let script = format!(
             "for i in $(seq 200); do echo {} > /proc/sys/kernel/ns_last_pid; sleep 100000 & \
@@ -55,45 +98,31 @@ impl ContainedDecoy {
         let mut command = Command::new("nsenter");
         command.args(["--target", &first.to_string(), "--pid", "--mount", "sh", "-c", &script]);
         let entered = command.stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn().expect("nsenter");
-        let namespace = std::fs::read_link(format!("/proc/{first}/ns/pid")).expect("a pid namespace");
-        let outside = eventually("the decoy to have its pid", async || outside_pid(&namespace, pid)).await;
+        let namespace = namespace_of(first).expect("a pid namespace");
+        let is_it = |found: i32| {
+            let name = fs::read_to_string(format!("/proc/{found}/comm")).unwrap_or_default();
+            name == "sleep\n" && pid_inside(found) == Some(pid) && namespace_of(found).as_ref() == Some(&namespace)
+        };
+        let outside = eventually("the decoy to have its pid", async || {
+            processes::all().into_iter().map(|stat| stat.pid).find(|found| is_it(*found))
+        })
+        .await;
         Self { _entered: entered, outside }
     }
 
     /// Panics if somebody ended or stopped it.
     pub(crate) fn assert_untouched(&self) {
-        let stat = crate::processes::stat(self.outside).expect("somebody ended the decoy");
+        let stat = processes::stat(self.outside).expect("somebody ended the decoy");
         assert_eq!(stat.state, 'S', "the decoy sleeps as before");
     }
 }
 
-/// The pid here of the `sleep` that has this pid in that namespace.
-fn outside_pid(namespace: &Path, pid: i32) -> Option<i32> {
-    let candidates = crate::processes::all().into_iter().map(|stat| stat.pid);
-    let is_it = |outside: &i32| {
-        let proc = Path::new("/proc").join(outside.to_string());
-        let read = |name: &str| std::fs::read_to_string(proc.join(name)).unwrap_or_default();
-        let inner = read("status")
-            .lines()
-            .find_map(|line| line.strip_prefix("NSpid:")?.split_whitespace().last().map(str::to_owned));
-        read("comm") == "sleep\n"
-            && inner.and_then(|inner| inner.parse().ok()) == Some(pid)
-            && std::fs::read_link(proc.join("ns/pid")).is_ok_and(|found| found == namespace)
-    };
-    candidates.into_iter().find(is_it)
+fn namespace_of(pid: i32) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/ns/pid")).ok()
 }
 
-/// Ends the container as its engine would when nobody waits: everything in it is killed.
-pub(crate) async fn kill(node: &mut Node) {
-    node.kill().await;
-    let place = node.state_dir().to_owned();
-    eventually("the container's processes to be gone", async || {
-        crate::support::processes_beneath(&place).is_empty().then_some(())
-    })
-    .await;
-}
-
-/// Whether this replica runs in a container.
-pub(crate) fn is_contained(replica: &Replica) -> bool {
-    std::fs::read_to_string(format!("/proc/{}/comm", replica.pid())).is_ok_and(|name| name == "unshare\n")
+/// The pid that a process has in its own namespace.
+pub(crate) fn pid_inside(outside: i32) -> Option<i32> {
+    let status = fs::read_to_string(format!("/proc/{outside}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().last()?.parse().ok()
 }

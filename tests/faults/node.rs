@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 
 use crate::{
     processes,
-    support::{Orch, Replica, eventually, processes_beneath},
+    support::{Orch, Replica, eventually, kill_beneath, processes_beneath},
 };
 
 /// A node and its replica, if one is up.
@@ -66,6 +66,21 @@ impl Node {
         self.replica.as_ref().unwrap_or_else(|| panic!("{} has no replica", self.name))
     }
 
+    /// The process of its replica, also where another program started it and waits for it.
+    pub(crate) fn process(&self) -> i32 {
+        let own = self.replica().pid();
+        let name = std::fs::read_to_string(format!("/proc/{own}/comm")).unwrap_or_default();
+        let waits = ["unshare", "nsenter"].contains(&name.trim());
+        if waits { *processes::children(own).first().expect("the replica that is waited for") } else { own }
+    }
+
+    /// `kill -9` of everything that works at its state directory: replica, spawner, shims and jobs.
+    pub(crate) async fn kill_everything(&mut self) {
+        kill_beneath(self.state_dir());
+        self.ended().await;
+        eventually("all of the node's processes to be gone", async || self.processes().is_empty().then_some(())).await;
+    }
+
     /// What its replicas have logged.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.orch.path("replica.log")).unwrap_or_default()
@@ -84,7 +99,7 @@ impl Node {
     /// SIGTERM, and what it ends with, which must be well.
     pub(crate) async fn stop(&mut self) {
         if self.is_up() {
-            self.replica().signal(Signal::SIGTERM);
+            processes::signal(self.process(), Signal::SIGTERM);
             let status = self.ended().await;
             assert!(status.success(), "{} ended with {status}:\n{}", self.name, self.log());
         }

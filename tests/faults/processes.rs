@@ -51,6 +51,11 @@ pub(crate) fn descendants(root: i32) -> Vec<Stat> {
     found
 }
 
+/// The processes whose parent this is.
+pub(crate) fn children(parent: i32) -> Vec<i32> {
+    all().into_iter().filter(|stat| stat.parent == parent).map(|stat| stat.pid).collect()
+}
+
 /// The process that holds a lock on a file in this directory: the shim of a run's directory.
 pub(crate) fn lock_holder(dir: &Path) -> Option<i32> {
     let files = fs::read_dir(dir).ok()?.flatten();

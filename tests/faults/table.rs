@@ -44,6 +44,10 @@ const TABLE: &[Row] = table! {
     r01_incident::repaired_at_startup, gate, [];
     r01_incident::repaired_at_a_tick, gate, [];
     r02_dead_owner::reaped_by_its_lease_and_nothing_is_signalled, gate, [];
+    r03_pid_reuse::after_the_container_was_replaced, gate, [Root, PidNamespace];
+    r03_pid_reuse::in_one_pid_namespace, gate, [Root, PidNamespace];
+    r04_same_pids::two_containers_do_not_meet, gate, [Root, PidNamespace];
+    r05_container_restart::with_the_same_state_directory_and_the_same_pids, gate, [Root, PidNamespace];
     r06_random_kills::two_hundred, gate, [PidNamespace, CgroupKill];
     r06_random_kills::two_thousand, long, [PidNamespace, CgroupKill];
     r07_every_step::and_started_again, gate, [];

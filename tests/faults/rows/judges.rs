@@ -154,7 +154,8 @@ pub(crate) async fn the_proxy_does_what_it_is_told(case: &mut Case) {
     assert!(start.elapsed() >= Duration::from_millis(400));
     proxy.heal();
     proxy.hold_replies();
-    let half = tokio::spawn(async move { client.execute(TELL, &[&"half"]).await.map(|_| client) });
+    let half =
+        tokio::spawn(async move { client.batch_execute("insert into told values ('half')").await.map(|()| client) });
     eventually("the request to arrive", async || (told().await.len() == 5).then_some(())).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(!half.is_finished(), "its reply does not");
@@ -180,11 +181,11 @@ pub(crate) async fn a_container_ends_whole(case: &mut Case) {
     let node = case.add_node("contained");
     container::start(node, Some(3000));
     node.until_ready().await;
-    assert!(container::is_contained(node.replica()));
+    assert_eq!(container::pid_inside(node.process()), Some(1), "the replica is the first process in there");
     let job = case.enqueue("patient").await;
     let pid = case.until_alive(job).await;
     assert!(pid > 3000, "{pid}: pids are counted inside, from where they were told to");
-    let decoy = container::ContainedDecoy::start(case.node("contained"), 4711).await;
+    let decoy = container::ContainedDecoy::start(container::first_process(case.node("contained")).await, 4711).await;
     decoy.assert_untouched();
     container::kill(case.node("contained")).await;
     assert!(!is_alive(&case.witness(), job));

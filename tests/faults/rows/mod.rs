@@ -3,6 +3,9 @@
 pub(crate) mod judges;
 pub(crate) mod r01_incident;
 pub(crate) mod r02_dead_owner;
+pub(crate) mod r03_pid_reuse;
+pub(crate) mod r04_same_pids;
+pub(crate) mod r05_container_restart;
 pub(crate) mod r06_random_kills;
 pub(crate) mod r07_every_step;
 pub(crate) mod r08_frozen_replica;
