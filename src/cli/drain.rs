@@ -115,12 +115,12 @@ fn one<'a>(known: &'a [ReplicaLine], word: &str) -> anyhow::Result<&'a ReplicaLi
             )
         }
         ([], None) => {
-            let mut names: Vec<&str> =
+            let mut alive: Vec<&str> =
                 known.iter().filter(|replica| replica.is_live()).map(|replica| replica.name.as_str()).collect();
-            names.sort_unstable();
-            names.dedup();
+            alive.sort_unstable();
+            alive.dedup();
             let live =
-                if names.is_empty() { "none is live".to_owned() } else { format!("live are {}", names.join(", ")) };
+                if alive.is_empty() { "none is live".to_owned() } else { format!("live are {}", alive.join(", ")) };
             bail!("there is no replica {word:?}: {live}")
         }
         (several, _) => {

@@ -4,7 +4,10 @@
 
 use std::fmt;
 
+use jiff::Timestamp;
+
 use super::{Db, Result, Statement, schema::DEFINITIONS, statement};
+use crate::model::{JobId, RunId};
 
 const VIOLATIONS: Statement = statement!("doctor/violations", [INT8]);
 const TRIGGERS: Statement = statement!("doctor/triggers", []);
@@ -12,8 +15,14 @@ const CHECKS: Statement = statement!("doctor/checks", []);
 const INDEXES: Statement = statement!("doctor/indexes", []);
 const FUNCTIONS: Statement = statement!("doctor/functions", []);
 const SERVER: Statement = statement!("doctor/server", []);
+const CLOCK: Statement = statement!("doctor/clock", []);
+const DIRECTORY_RUNS: Statement = statement!("doctor/directory_runs", [TEXT]);
 
-pub(super) const STATEMENTS: &[&Statement] = &[&VIOLATIONS, &TRIGGERS, &CHECKS, &INDEXES, &FUNCTIONS, &SERVER];
+/// The schema as a test renders it from the catalog: what each guard says.
+const COMMITTED: &str = include_str!("../../docs/schema.sql");
+
+pub(super) const STATEMENTS: &[&Statement] =
+    &[&VIOLATIONS, &TRIGGERS, &CHECKS, &INDEXES, &FUNCTIONS, &SERVER, &CLOCK, &DIRECTORY_RUNS];
 
 /// The triggers that guard.
 const EXPECTED_TRIGGERS: &[(&str, &str)] = &[
@@ -134,6 +143,20 @@ impl GuardKind {
         }
     }
 
+    /// Whether a guard that is there says what it was made to say. Primary keys are known by their names alone.
+    #[must_use]
+    pub fn is_as_made(self, guard: &Guard) -> bool {
+        let table = table_of(&guard.table);
+        let expected = match self {
+            Self::Trigger => format!("{};", guard.definition),
+            Self::Check => format!("constraint {} {}", guard.name, guard.definition),
+            Self::Index if guard.name.ends_with("_pkey") => return true,
+            Self::Index => format!("{};", guard.definition),
+        };
+        // Names are qualified or not by the search path of whoever asks.
+        without_schema(table).contains(&without_schema(&expected))
+    }
+
     /// What is wrong with a guard of this kind that is there and does not work, and what to do.
     #[must_use]
     pub fn remedy(self, table: &str, name: &str) -> String {
@@ -180,6 +203,8 @@ pub struct Guard {
     /// Whether it works: a trigger that always fires, a constraint that is enforced and was checked, an index that is
     /// whole.
     pub works: bool,
+    /// What it says, as the catalog writes it.
+    pub definition: String,
 }
 
 /// What the server says of itself and of the replicas on it.
@@ -197,6 +222,21 @@ pub struct Server {
     pub late_replicas: i64,
     /// Since the last tick of any reaper; none where there never was one. Seconds.
     pub last_tick_seconds: Option<f64>,
+}
+
+/// An open run that some boot of a state directory began.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DirectoryRun {
+    /// The run.
+    pub run_id: RunId,
+    /// Its job.
+    pub job_id: JobId,
+    /// The directory as that boot saw it, its pid namespace included.
+    pub state_dir_id: String,
+    /// The boot of the machine.
+    pub boot_id: String,
+    /// Seconds until its replica's lease ends; negative once it has.
+    pub lease_left_seconds: f64,
 }
 
 impl Db {
@@ -218,7 +258,12 @@ impl Db {
         let rows = self.query(statement, &[]).await?;
         rows.iter()
             .map(|row| {
-                Ok(Guard { table: row.try_get("table")?, name: row.try_get("name")?, works: row.try_get("works")? })
+                Ok(Guard {
+                    table: row.try_get("table")?,
+                    name: row.try_get("name")?,
+                    works: row.try_get("works")?,
+                    definition: row.try_get("definition")?,
+                })
             })
             .collect()
     }
@@ -235,6 +280,29 @@ impl Db {
         Ok((foreign, expected.len()))
     }
 
+    /// What the database's clock says.
+    pub async fn clock(&self) -> Result<Timestamp> {
+        let row = self.query_opt(&CLOCK, &[]).await?;
+        let row = row.ok_or_else(|| super::Error::Server { code: "?????".into(), message: "no row".into() })?;
+        Ok(row.try_get("at")?)
+    }
+
+    /// The open runs of every boot that registered from a state directory (`state_dir::Identity::directory`).
+    pub async fn directory_runs(&self, directory: &str) -> Result<Vec<DirectoryRun>> {
+        let rows = self.query(&DIRECTORY_RUNS, &[&directory]).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(DirectoryRun {
+                    run_id: RunId(row.try_get("run_id")?),
+                    job_id: JobId(row.try_get("job_id")?),
+                    state_dir_id: row.try_get("state_dir_id")?,
+                    boot_id: row.try_get("boot_id")?,
+                    lease_left_seconds: row.try_get("lease_left_seconds")?,
+                })
+            })
+            .collect()
+    }
+
     /// What the server says of itself.
     pub async fn server(&self) -> Result<Server> {
         let rows = self.query(&SERVER, &[]).await?;
@@ -249,6 +317,16 @@ impl Db {
             last_tick_seconds: row.try_get("last_tick_seconds")?,
         })
     }
+}
+
+/// The part of the committed schema that is about one table.
+fn table_of(name: &str) -> &'static str {
+    let from = COMMITTED.find(&format!("create table orch.{name} (")).map_or("", |at| &COMMITTED[at..]);
+    from.get(1..).and_then(|rest| rest.find("create table orch.")).map_or(from, |end| &from[..=end])
+}
+
+fn without_schema(text: &str) -> String {
+    text.replace("orch.", "")
 }
 
 /// The functions that a file of definitions makes: name and body, which the catalog keeps to the letter.

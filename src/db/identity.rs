@@ -7,7 +7,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{Db, Error, Result, Statement, statement};
-use crate::model::{Fingerprint, RunId};
+use crate::model::{Fingerprint, JobId, RunId};
 
 const LOOK: Statement = statement!("identity/look", []);
 const SYSTEM: Statement = statement!("identity/system", []);
@@ -28,6 +28,19 @@ pub struct Identity {
     pub recorded: Option<Fingerprint>,
     /// Whether it ever had a run.
     pub has_runs: bool,
+}
+
+/// A run that the database knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownRun {
+    /// The run.
+    pub run_id: RunId,
+    /// Its job.
+    pub job_id: JobId,
+    /// Whether it has not ended.
+    pub open: bool,
+    /// It is over by an operator's hand, and its job waits until its process is gone.
+    pub ending: bool,
 }
 
 impl Db {
@@ -62,10 +75,19 @@ impl Db {
         self.query(&ACCEPT, &[&server.system_identifier, &server.database_oid, detail]).await.map(drop)
     }
 
-    /// Those of the runs that the database knows, and whether each is open.
-    pub async fn known_runs(&self, runs: &[RunId]) -> Result<Vec<(RunId, bool)>> {
+    /// Those of the runs that the database knows.
+    pub async fn known_runs(&self, runs: &[RunId]) -> Result<Vec<KnownRun>> {
         let asked: Vec<Uuid> = runs.iter().map(|run| run.0).collect();
         let rows = self.query(&KNOWN_RUNS, &[&asked]).await?;
-        rows.iter().map(|row| Ok((RunId(row.try_get("run_id")?), row.try_get("open")?))).collect()
+        rows.iter()
+            .map(|row| {
+                Ok(KnownRun {
+                    run_id: RunId(row.try_get("run_id")?),
+                    job_id: JobId(row.try_get("job_id")?),
+                    open: row.try_get("open")?,
+                    ending: row.try_get("ending")?,
+                })
+            })
+            .collect()
     }
 }

@@ -3,20 +3,17 @@
 //! Owns the findings and what to do about each. Never repairs anything: a guard that is missing has a reason, and
 //! somebody must hear of it.
 
+mod live;
+mod machine;
 mod together;
 
-use std::path::Path;
-
+pub use machine::examine_machine;
 use serde::Serialize;
 pub use together::examine_together;
 
-use crate::{
-    db::{
-        self, Db,
-        doctor::{Guard, GuardKind},
-    },
-    model::Containment,
-    shim::client::{best_containment, own_exe},
+use crate::db::{
+    self, Db,
+    doctor::{Guard, GuardKind},
 };
 
 /// Violations that are shown one by one; a database with more has one cause, not many.
@@ -102,7 +99,11 @@ fn compare(kind: GuardKind, found: &[Guard]) -> Vec<Finding> {
     for (table, name) in kind.expected() {
         let guard = found.iter().find(|guard| guard.table == *table && guard.name == *name);
         let problem = match guard {
-            Some(guard) if guard.works => continue,
+            Some(guard) if guard.works && kind.is_as_made(guard) => continue,
+            Some(guard) if guard.works => format!(
+                "{kind} {name} on orch.{table} is not as it was made, but {}: put it back as `orch migrate --sql` prints it",
+                guard.definition
+            ),
             Some(_) => kind.remedy(table, name),
             None if kind == GuardKind::Trigger => {
                 format!("trigger {name} on orch.{table} is missing: run `orch migrate`, which puts it back")
@@ -146,59 +147,4 @@ async fn violations(db: &Db) -> db::Result<Vec<Finding>> {
         findings.push(Finding::new("invariants", Verdict::Wrong, "there may be more: see the view orch.violations"));
     }
     Ok(findings)
-}
-
-/// Looks at this machine: what it can hold a run with, and where a replica keeps its state. Blocks for some milliseconds.
-#[must_use]
-pub fn examine_machine(state_dir: &Path) -> Vec<Finding> {
-    vec![containment(state_dir), directory(state_dir)]
-}
-
-fn containment(state_dir: &Path) -> Finding {
-    let survey = match best_containment(&own_exe(), state_dir) {
-        Ok(survey) => survey,
-        Err(error) => {
-            return Finding::new("containment", Verdict::Wrong, format!("no run can be started here: {error}"));
-        }
-    };
-    let refused: Vec<String> = survey.refused.iter().map(|(which, why)| format!("no {which}: {why}")).collect();
-    let refused = if refused.is_empty() { String::new() } else { format!(" ({})", refused.join("; ")) };
-    match survey.best {
-        Containment::Sweep => Finding::new(
-            "containment",
-            Verdict::Note,
-            format!("sweep: a run whose shim is killed, or a fork bomb, can outlive its end{refused}"),
-        ),
-        better => Finding::new("containment", Verdict::Ok, format!("{better}{refused}")),
-    }
-}
-
-fn directory(state_dir: &Path) -> Finding {
-    match state_dir.metadata() {
-        Ok(metadata) if !metadata.is_dir() => {
-            Finding::new("state_dir", Verdict::Wrong, format!("{} is no directory", state_dir.display()))
-        }
-        Ok(_) => {
-            match nix::unistd::access(state_dir, nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK) {
-                Ok(()) => Finding::new("state_dir", Verdict::Ok, state_dir.display().to_string()),
-                Err(error) => Finding::new(
-                    "state_dir",
-                    Verdict::Note,
-                    format!(
-                        "{} cannot be written by this user ({}): a replica needs that",
-                        state_dir.display(),
-                        error.desc()
-                    ),
-                ),
-            }
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Finding::new(
-            "state_dir",
-            Verdict::Note,
-            format!("{} does not exist: no replica has run here", state_dir.display()),
-        ),
-        Err(error) => {
-            Finding::new("state_dir", Verdict::Wrong, format!("{} cannot be read: {error}", state_dir.display()))
-        }
-    }
 }

@@ -32,6 +32,18 @@ pub struct Identity {
 }
 
 impl Identity {
+    fn of(id: Uuid, lock: &std::fs::Metadata) -> anyhow::Result<Self> {
+        Ok(Self {
+            host: hostname(),
+            boot_id: read_trimmed("/proc/sys/kernel/random/boot_id").context("failed to read the machine's boot id")?,
+            pid_namespace: std::fs::read_link("/proc/self/ns/pid")
+                .context("failed to read the pid namespace")?
+                .to_string_lossy()
+                .into_owned(),
+            directory: format!("{id}/{}/{}", lock.dev(), lock.ino()),
+        })
+    }
+
     /// `replicas.state_dir_id`: the directory, and the pid namespace from which it was used.
     #[must_use]
     pub fn state_dir_id(&self) -> String {
@@ -98,17 +110,18 @@ impl StateDir {
         }
         let id =
             read_or_make_id(&path.join("id")).with_context(|| format!("failed to name the directory; {}", advice()))?;
-        let meta = lock.metadata().context("failed to look at the lock file")?;
-        let identity = Identity {
-            host: hostname(),
-            boot_id: read_trimmed("/proc/sys/kernel/random/boot_id").context("failed to read the machine's boot id")?,
-            pid_namespace: std::fs::read_link("/proc/self/ns/pid")
-                .context("failed to read the pid namespace")?
-                .to_string_lossy()
-                .into_owned(),
-            directory: format!("{id}/{}/{}", meta.dev(), meta.ino()),
-        };
+        let identity = Identity::of(id, &lock.metadata().context("failed to look at the lock file")?)?;
         Ok(Self { path: path.to_owned(), identity, _lock: lock })
+    }
+
+    /// What a directory is, without taking its lock; none where no replica ever used it.
+    pub fn identity_of(path: &Path) -> anyhow::Result<Option<Identity>> {
+        let id = match std::fs::read_to_string(path.join("id")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            text => text.with_context(|| format!("failed to read {}", path.join("id").display()))?,
+        };
+        let Ok(lock) = path.join("lock").metadata() else { return Ok(None) };
+        Identity::of(id.trim().parse().context("the state directory's id is no UUID")?, &lock).map(Some)
     }
 
     /// Where it is.

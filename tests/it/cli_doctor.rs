@@ -86,6 +86,39 @@ async fn a_guard_that_does_not_hold_for_every_row_is_found() {
 }
 
 #[tokio::test]
+async fn a_guard_that_says_something_else_under_its_name_is_found() {
+    for (damage, words) in [
+        (
+            "alter table orch.jobs drop constraint queued_has_no_owner; \
+             alter table orch.jobs add constraint queued_has_no_owner check (id is not null)",
+            ["checks", "queued_has_no_owner", "id IS NOT NULL"],
+        ),
+        (
+            "drop index orch.jobs_running_gate; \
+             create unique index jobs_running_gate on orch.jobs (running_gate, id) where running_gate is not null",
+            ["indexes", "jobs_running_gate", "not as it was made"],
+        ),
+        (
+            "drop trigger jobs_zz1_guard_owner on orch.jobs; \
+             create trigger jobs_zz1_guard_owner before insert or update on orch.jobs for each row when (false) \
+             execute function orch.guard_owner(); \
+             alter table orch.jobs enable always trigger jobs_zz1_guard_owner",
+            ["triggers", "jobs_zz1_guard_owner", "not as it was made"],
+        ),
+    ] {
+        wrong(&after(damage).await, &words);
+    }
+}
+
+#[tokio::test]
+async fn guards_are_known_whatever_the_search_path_is() {
+    let db = TestDb::new().await;
+    let name = db.name();
+    db.client().await.batch_execute(&format!("alter database {name} set search_path = orch, public")).await.unwrap();
+    Orch::on(&db).run(["doctor"]).await.ok();
+}
+
+#[tokio::test]
 async fn a_violation_is_found_in_a_line_of_its_own() {
     let damage = "alter table orch.jobs disable trigger all; \
                   alter table orch.jobs drop constraint queued_has_no_owner; \

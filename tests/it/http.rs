@@ -133,7 +133,18 @@ async fn the_queue_counts_what_there_is() {
     let run = &queue["running"][0];
     assert_eq!(
         keys(run),
-        ["age_seconds", "agent", "host", "job_id", "lease_left_seconds", "output_age_seconds", "pid", "project", "replica", "run_id"]
+        [
+            "age_seconds",
+            "agent",
+            "host",
+            "job_id",
+            "lease_left_seconds",
+            "output_age_seconds",
+            "pid",
+            "project",
+            "replica",
+            "run_id"
+        ]
     );
     assert_eq!(run["job_id"], running.owned.job_id().0);
     assert_eq!(run["run_id"], running.owned.run_id().to_string());

@@ -12,8 +12,9 @@ const DUE: &str = "select count(*)::text from orch.jobs where status = 'queued'"
 
 /// Starts `orch up` and waits until it says that it is paused, and why.
 async fn paused(orch: &Orch, words: &[&str]) -> Replica {
-    let replica = orch.start();
+    let mut replica = orch.start();
     let why = eventually("the replica to say that it is paused", async || {
+        assert!(!replica.is_ready().await, "it is ready:\n{}", replica.log());
         let answer = crate::support::http_get(orch.listen(), "/readyz").await.ok()?;
         (answer.status == 503 && answer.body.contains("paused")).then_some(answer.body)
     })
@@ -126,7 +127,7 @@ async fn a_directory_beside_another_database_runs_nothing_there() {
     let replica = paused(&orch, &["new and empty", other.name()]).await;
     time_to_begin_passes(&replica).await;
     untouched(&other).await;
-    drop(replica);
+    replica.kill().await;
 
     // One that has had replicas of its own is another database, not a new one.
     let neighbour = place(&other);
@@ -139,7 +140,7 @@ async fn a_directory_beside_another_database_runs_nothing_there() {
     eventually("the replica to go on", async || replica.is_ready().await.then_some(())).await;
     let job = script(&other.client().await, "exit 0").await;
     until(&other.client().await, job, "succeeded").await;
-    drop(replica);
+    replica.kill().await;
 
     // Back at the first one it is the stranger.
     orch.set("DATABASE_URL", one.url());
@@ -149,7 +150,8 @@ async fn a_directory_beside_another_database_runs_nothing_there() {
 #[tokio::test]
 async fn runs_that_the_database_does_not_know_are_not_touched() {
     let (one, other) = (TestDb::new().await, TestDb::new().await);
-    let mut orch = place(&one);
+    // The run is to outlive what follows, and nobody renews its lease.
+    let mut orch = place(&one).with("ORCH_LEASE", "5m");
     let client = one.client().await;
     let replica = orch.up().await;
     let job = script(&client, "sleep 1000").await;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test says no by panicking")]
 
 mod cli_doctor;
+mod cli_doctor_runs;
 mod cli_input;
 mod cli_jobs;
 mod cli_logs;
