@@ -197,7 +197,7 @@ settings! {
     /// Whether impossible queued rows are swept at startup and at every tick. The database's own guards always hold.
     impossible_queued_sanitize_enabled: bool =
         Fallback::Text("true"), kinds::SWITCH;
-    /// How much of a run's output is kept, head and tail.
+    /// How much of a run's output is kept, head and tail: so much on the machine while it runs, and in the database.
     log_cap: u64 = Fallback::Text("16MiB"), kinds::SIZE;
     /// How large a payload may be.
     payload_max: u64 = Fallback::Text("1MiB"), kinds::PAYLOAD;
@@ -209,7 +209,7 @@ settings! {
     max_transient: i32 = Fallback::Text("100"), kinds::COUNT;
     /// Interruptions after which a job is held.
     max_interrupted: i32 = Fallback::Text("100"), kinds::COUNT;
-    /// How long the logs of finished runs are kept.
+    /// How long finished jobs are kept, with their runs and logs; and events, and replicas that are gone.
     keep_finished: Duration = Fallback::Text("14d"), kinds::DURATION;
 }
 

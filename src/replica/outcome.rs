@@ -69,7 +69,11 @@ pub(super) fn judge(exit: &Exit, success_codes: &[i32], closed_by: ClosedBy, las
         }
         Cause::Silent => {
             ending.outcome = Outcome::TimedOut;
-            ending.error = Some("ended: it wrote nothing for as long as silence_timeout allows".to_owned());
+            let silence = exit.silence_timeout_ms.map_or_else(
+                || "as long as its agent allows".to_owned(),
+                |ms| humantime::format_duration(Duration::from_millis(ms)).to_string(),
+            );
+            ending.error = Some(format!("ended: it wrote nothing for {silence} (silence_timeout)"));
         }
         Cause::Fenced => {
             ending.error = Some("fenced: its replica's lease was about to run out and had not been renewed".to_owned());
@@ -194,6 +198,13 @@ mod tests {
         let ending = judged(&exit);
         assert_eq!(ending.outcome, Outcome::Failed);
         assert_eq!(ending.error.unwrap(), "ended by signal 11 (SIGSEGV)");
+    }
+
+    #[test]
+    fn a_silence_is_told_with_what_was_allowed() {
+        let mut exit = exited(0);
+        (exit.cause, exit.silence_timeout_ms) = (Cause::Silent, Some(90_000));
+        assert_eq!(judged(&exit).error.unwrap(), "ended: it wrote nothing for 1m 30s (silence_timeout)");
     }
 
     #[test]

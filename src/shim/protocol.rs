@@ -140,6 +140,9 @@ pub struct Exit {
     pub signal: Option<i32>,
     /// Who ended it.
     pub cause: Cause,
+    /// How long it was allowed to write nothing, in milliseconds.
+    #[serde(default)]
+    pub silence_timeout_ms: Option<u64>,
     /// Processes of the tree that were still there when the main process had ended, and were ended.
     pub processes_killed: u32,
     /// Processes that could not be ended within the bound; only containment `sweep` gives up.
@@ -173,6 +176,7 @@ impl Exit {
             exit_code: None,
             signal: None,
             cause: Cause::Exited,
+            silence_timeout_ms: None,
             processes_killed: 0,
             processes_left: 0,
             user_cpu_seconds: 0.0,

@@ -131,7 +131,7 @@ pub(super) fn tend(
         is_followed: false,
         told: HashSet::new(),
         killed: HashSet::new(),
-        exit: Exit::new(spec.run_id),
+        exit: Exit { silence_timeout_ms: spec.silence_timeout_ms, ..Exit::new(spec.run_id) },
     };
     if let Some(main) = planted.main {
         run.know(main);

@@ -101,9 +101,9 @@ async fn a_flood_keeps_cap_and_counts_and_its_tail_is_seen_from_elsewhere() {
     })
     .await;
     assert!(most <= CAP, "{most} bytes were kept in the database at one time");
-    let follower = orch.beside();
+    let elsewhere = orch.beside();
     let id = job.to_string();
-    let (followed, ()) = tokio::join!(follower.run(["logs", "-f", &id]), async {
+    let (followed, ()) = tokio::join!(elsewhere.run(["logs", "-f", &id]), async {
         let from = number(&client, reach).await;
         eventually("more of the tail", async || (number(&client, reach).await > from + CAP).then_some(())).await;
         std::fs::write(&gate, "").unwrap();
@@ -121,7 +121,7 @@ async fn a_flood_keeps_cap_and_counts_and_its_tail_is_seen_from_elsewhere() {
     let head = number(&client, "select min(position) from (select position, position + octet_length(bytes) as last,
                                  lead(position) over (order by position) as next from orch.run_logs) c where next > last").await;
     assert!(head < CAP / 2, "the head is whole");
-    let whole = follower.run(["logs", &id]).await.ok();
+    let whole = elsewhere.run(["logs", &id]).await.ok();
     assert_eq!(whole.stdout.len() as i64, stored);
 }
 

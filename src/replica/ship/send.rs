@@ -37,7 +37,7 @@ pub(in crate::replica) struct Request {
     trim: Option<(u64, u64)>,
     /// Whether the database knows the run.
     answer: oneshot::Sender<bool>,
-    _room: OwnedSemaphorePermit,
+    room: OwnedSemaphorePermit,
 }
 
 /// Room for one chunk, taken before it is read.
@@ -82,7 +82,7 @@ impl Sender {
         room: Room,
     ) -> Result<bool, Closed> {
         let (answer, answered) = oneshot::channel();
-        let request = Request { run_id, chunk, trim, answer, _room: room.0 };
+        let request = Request { run_id, chunk, trim, answer, room: room.0 };
         self.requests.send(request).await.map_err(|_| Closed)?;
         answered.await.map_err(|_| Closed)
     }
@@ -98,9 +98,9 @@ pub(in crate::replica) async fn run(db: Db, mut requests: mpsc::Receiver<Request
         let mut chunks = Vec::with_capacity(batch.len());
         let mut waiters = Vec::with_capacity(batch.len());
         let mut trims = Vec::new();
-        for Request { run_id, chunk, trim, answer, _room } in batch.drain(..) {
+        for Request { run_id, chunk, trim, answer, room } in batch.drain(..) {
             chunks.push((run_id, chunk));
-            waiters.push((run_id, answer, _room));
+            waiters.push((run_id, answer, room));
             trims.extend(trim.map(|(tail, keep)| (run_id, tail, keep)));
         }
         let known = loop {
@@ -112,9 +112,10 @@ pub(in crate::replica) async fn run(db: Db, mut requests: mpsc::Receiver<Request
         outage.worked();
         let bytes: usize = chunks.iter().map(|(_, chunk)| chunk.bytes.len()).sum();
         free_at = free_at.max(Instant::now()) + Duration::from_secs_f64(bytes as f64 / RATE);
-        for (run_id, answer, _room) in waiters {
+        for (run_id, answer, room) in waiters {
             // Whoever waited may be gone in a shutdown; the chunk is stored all the same.
             let _ = answer.send(known.contains(&run_id));
+            drop(room);
         }
     }
     "logs"
