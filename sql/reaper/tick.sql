@@ -1,13 +1,16 @@
--- The tick: notes that somebody ticked, applies the outage rule, and looks whether there is anything to do.
--- What it finds is done by later statements, never in this one's snapshot.
+-- The tick: notes that somebody ticked, applies the outage rule, and looks whether there is anything to do; of the jobs it
+-- walks a piece of the primary key, looking for running rows without an owner or an open run of their own, which no index
+-- knows. What it finds is done by later statements, never in this one's snapshot.
 --
 -- $1 double precision  L, seconds
 -- $2 double precision  H, seconds
 -- $3 double precision  G, seconds
 -- $4 boolean           whether impossible queued rows are looked for (impossible_queued_sanitize_enabled)
--- rows: one: what there is to do
+-- $5 bigint            walk from behind this job_id
+-- $6 bigint            over how many rows at the most
+-- rows: one: what there is to do; ownerless, the job_ids found; next_after, where the next walk goes on (null: the start)
 -- guard: wait_until is set once an outage, or once a change of the server's timeline, and never moves backwards
--- index: jobs_impossible, jobs_awaits_replica, agent_runs_open
+-- index: jobs_impossible, jobs_awaits_replica, agent_runs_open, the primary keys
 with clock as materialized (
     select clock_timestamp() as now, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) as timeline
 ),
@@ -30,6 +33,23 @@ ticked as (
            wait_until_set_at = case when s.failover or s.outage then s.now else m.wait_until_set_at end
       from seen s
     returning m.wait_until
+),
+piece as materialized (
+    select j.id, j.status, j.run_id, j.replica_id
+      from orch.jobs j
+     where j.id > $5
+     order by j.id
+     limit $6
+),
+walked as (
+    select coalesce(array_agg(p.id order by p.id) filter (
+               where p.status = 'running'
+                 and (not exists (select from orch.replicas o where o.replica_id = p.replica_id)
+                      or not exists (select from orch.agent_runs r
+                                      where r.run_id = p.run_id and r.job_id = p.id and r.replica_id = p.replica_id
+                                        and r.ended_at is null))), '{}') as ownerless,
+           case when count(*) = $6 then max(p.id) end as next_after
+      from piece p
 )
 select exists (select from orch.replicas p where p.state = 'live'
                 and p.lease_until < clock_timestamp() - make_interval(secs => $3)) as expired,
@@ -43,5 +63,6 @@ select exists (select from orch.replicas p where p.state = 'live'
        exists (select from orch.jobs j where j.awaits_replica is not null
                   and not exists (select from orch.replicas p
                                    where p.replica_id = j.awaits_replica and p.state = 'live')) as unanswered,
-       coalesce(t.wait_until > c.now, false) as waiting
-  from ticked t cross join clock c
+       coalesce(t.wait_until > c.now, false) as waiting,
+       w.ownerless, w.next_after
+  from ticked t cross join clock c cross join walked w

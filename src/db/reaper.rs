@@ -5,13 +5,12 @@
 use super::{Db, Result, Statement, runs::Owned, statement};
 use crate::model::{JobId, ReplicaId, RunId};
 
-const TICK: Statement = statement!("reaper/tick", [FLOAT8, FLOAT8, FLOAT8, BOOL]);
-const DECLARE_DEAD: Statement = statement!("reaper/declare_dead", [FLOAT8]);
-const ORPHANS: Statement = statement!("reaper/orphans", [INT8]);
+const TICK: Statement = statement!("reaper/tick", [FLOAT8, FLOAT8, FLOAT8, BOOL, INT8, INT8]);
+const DECLARE_DEAD: Statement = statement!("reaper/declare_dead", [FLOAT8, FLOAT8]);
+const ORPHANS: Statement = statement!("reaper/orphans", [INT8, INT8]);
 const COUNT_REAPED: Statement = statement!("reaper/count_reaped", [INT8]);
 const SANITIZE_IMPOSSIBLE: Statement = statement!("reaper/sanitize_impossible", [INT8]);
 const SANITIZE_IDLE_RUNS: Statement = statement!("reaper/sanitize_idle_runs", [INT8]);
-const FIND_OWNERLESS: Statement = statement!("reaper/find_ownerless", [INT8, INT8]);
 const SANITIZE_OWNERLESS: Statement = statement!("reaper/sanitize_ownerless", [INT8_ARRAY]);
 const RELEASE_UNANSWERED: Statement = statement!("reaper/release_unanswered", [INT8]);
 
@@ -22,7 +21,6 @@ pub(super) const STATEMENTS: &[&Statement] = &[
     &COUNT_REAPED,
     &SANITIZE_IMPOSSIBLE,
     &SANITIZE_IDLE_RUNS,
-    &FIND_OWNERLESS,
     &SANITIZE_OWNERLESS,
     &RELEASE_UNANSWERED,
 ];
@@ -39,7 +37,7 @@ pub struct Timing {
 }
 
 /// What a tick found to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     /// Live replicas whose lease has run out.
     pub expired: bool,
@@ -53,6 +51,10 @@ pub struct Found {
     pub unanswered: bool,
     /// Whether an outage is being waited out: nobody is declared dead now.
     pub waiting: bool,
+    /// Running jobs of the walked piece that have no owner or no open run.
+    pub ownerless: Vec<i64>,
+    /// Where the next piece begins; `None` at the end of the table.
+    pub next_after: Option<i64>,
 }
 
 /// A replica that was declared dead.
@@ -81,21 +83,13 @@ pub struct Impossible {
     pub pid: Option<i32>,
 }
 
-/// A piece of the walk for running rows without an owner.
-#[derive(Debug)]
-pub struct Walked {
-    /// What was found.
-    pub job_ids: Vec<i64>,
-    /// Where the next piece begins; `None` at the end of the table.
-    pub next_after: Option<i64>,
-}
-
 impl Db {
-    /// One tick: notes it, applies the outage rule, looks.
-    pub async fn tick(&self, timing: Timing, sanitize_impossible: bool) -> Result<Found> {
-        let rows =
-            self.query(&TICK, &[&timing.lease, &timing.heartbeat, &timing.reap_grace, &sanitize_impossible]).await?;
-        let Some(row) = rows.first() else {
+    /// One tick: notes it, applies the outage rule, looks; and walks `rows` jobs from behind the job `after`.
+    pub async fn tick(&self, timing: Timing, sanitize_impossible: bool, after: i64, rows: i64) -> Result<Found> {
+        let found = self
+            .query(&TICK, &[&timing.lease, &timing.heartbeat, &timing.reap_grace, &sanitize_impossible, &after, &rows])
+            .await?;
+        let Some(row) = found.first() else {
             return Err(super::Error::Server {
                 code: "OR000".into(),
                 message: "orch.meta has no row; run `orch migrate`".into(),
@@ -108,12 +102,14 @@ impl Db {
             idle_runs: row.try_get("idle_runs")?,
             unanswered: row.try_get("unanswered")?,
             waiting: row.try_get("waiting")?,
+            ownerless: row.try_get("ownerless")?,
+            next_after: row.try_get("next_after")?,
         })
     }
 
-    /// Declares replicas dead whose lease ran out more than `reap_grace` seconds ago.
-    pub async fn declare_dead(&self, reap_grace: f64) -> Result<Vec<Dead>> {
-        let rows = self.query(&DECLARE_DEAD, &[&reap_grace]).await?;
+    /// Declares replicas dead whose lease ran out longer than the grace ago.
+    pub async fn declare_dead(&self, timing: Timing) -> Result<Vec<Dead>> {
+        let rows = self.query(&DECLARE_DEAD, &[&timing.reap_grace, &timing.lease]).await?;
         rows.iter()
             .map(|row| {
                 Ok(Dead {
@@ -126,9 +122,10 @@ impl Db {
             .collect()
     }
 
-    /// Runs of dead owners, as tokens to settle them by.
-    pub async fn list_orphans(&self, limit: i64) -> Result<Vec<Owned>> {
-        self.query(&ORPHANS, &[&limit]).await?.iter().map(Owned::from_row).collect()
+    /// Runs of dead owners, of jobs behind `after`, as tokens to settle them by, each with the reason in words.
+    pub async fn list_orphans(&self, after: i64, limit: i64) -> Result<Vec<(Owned, String)>> {
+        let rows = self.query(&ORPHANS, &[&after, &limit]).await?;
+        rows.iter().map(|row| Ok((Owned::from_row(row)?, row.try_get("why")?))).collect()
     }
 
     /// Adds to `reaped_total`.
@@ -156,14 +153,6 @@ impl Db {
     pub async fn sanitize_idle_runs(&self, limit: i64) -> Result<Vec<(RunId, JobId)>> {
         let rows = self.query(&SANITIZE_IDLE_RUNS, &[&limit]).await?;
         rows.iter().map(|row| Ok((RunId(row.try_get("run_id")?), JobId(row.try_get("job_id")?)))).collect()
-    }
-
-    /// Walks a piece of the jobs, looking for running rows without an owner or an open run.
-    pub async fn find_ownerless(&self, after: i64, limit: i64) -> Result<Walked> {
-        match self.query_opt(&FIND_OWNERLESS, &[&after, &limit]).await? {
-            Some(row) => Ok(Walked { job_ids: row.try_get("job_ids")?, next_after: row.try_get("next_after")? }),
-            None => Ok(Walked { job_ids: Vec::new(), next_after: None }),
-        }
     }
 
     /// Sends running rows without an owner or an open run back to the queue.

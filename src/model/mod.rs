@@ -13,7 +13,7 @@ pub use fingerprint::{Disagreement, Fingerprint, IdentityFacts, Memory};
 pub use ids::{JobId, ReplicaId, RunId};
 pub use outcome::{ClosedBy, Containment, Outcome};
 pub use rules::{Backoff, OnLost, Rules};
-pub use settle::{Counts, Due, Facts, Next, settle};
+pub use settle::{Counts, Due, Facts, Next, Reaped, settle, settle_late};
 pub use status::JobStatus;
 
 /// A word that names none of the values of a type, with the words that do.

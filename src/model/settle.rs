@@ -99,6 +99,37 @@ pub fn settle(facts: &Facts, rules: &Rules) -> Next {
     Next { status, due, counts }
 }
 
+/// What a late result finds: a reap closed its run as lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reaped {
+    /// The job's status now; `None` if the job has gone on since, and is no longer this run's.
+    pub status: Option<JobStatus>,
+    /// Whether the reap counted the loss.
+    pub lost_counted: bool,
+    /// Whether another live job has the job's dedupe key.
+    pub key_taken: bool,
+}
+
+/// Decides what a late result makes of its job: its row of the table, as if it had come in time, with the loss taken
+/// back. `None`: it is written to its run only.
+#[must_use]
+pub fn settle_late(facts: &Facts, reaped: &Reaped, rules: &Rules) -> Option<Next> {
+    let mut facts = *facts;
+    facts.after_outage = false;
+    facts.counts.lost = (facts.counts.lost - i32::from(reaped.lost_counted)).max(0);
+    let next = settle(&facts, rules);
+    let live = matches!(next.status, JobStatus::Queued | JobStatus::Held);
+    match reaped.status? {
+        JobStatus::Failed if reaped.key_taken && live => None,
+        // Not the reap held it but an operator, meanwhile: that is not undone.
+        JobStatus::Held if rules.on_lost != OnLost::Hold && next.status == JobStatus::Queued => {
+            Some(Next { status: JobStatus::Held, ..next })
+        }
+        JobStatus::Queued | JobStatus::Held | JobStatus::Failed => Some(next),
+        JobStatus::Running | JobStatus::Succeeded | JobStatus::Cancelled => None,
+    }
+}
+
 /// The wait number `waits`, in seconds, before jitter. The exponent is capped so that it cannot overflow.
 fn backoff(rules: &Rules, waits: i32) -> f64 {
     let grown = (rules.backoff.factor.ln() * f64::from(waits - 1)).min(100.0).exp();
@@ -175,7 +206,52 @@ mod tests {
         );
     }
 
+    /// What a reap leaves of a job.
+    fn reaped(facts: &Facts, rules: &Rules) -> (Reaped, Counts) {
+        let next = settle(&Facts { outcome: Outcome::Lost, says_when: false, ..*facts }, rules);
+        let lost_counted = next.counts.lost > facts.counts.lost;
+        (Reaped { status: Some(next.status), lost_counted, key_taken: false }, next.counts)
+    }
+
+    #[test]
+    fn a_job_that_has_gone_on_takes_no_late_result() {
+        for status in [None, Some(JobStatus::Running), Some(JobStatus::Succeeded), Some(JobStatus::Cancelled)] {
+            let reaped = Reaped { status, lost_counted: true, key_taken: false };
+            assert_eq!(settle_late(&facts(Outcome::Succeeded), &reaped, &rules()), None, "{status:?}");
+        }
+    }
+
+    #[test]
+    fn an_operators_hold_stays_and_a_taken_key_keeps_a_failed_job_from_coming_back() {
+        let held = Reaped { status: Some(JobStatus::Held), lost_counted: true, key_taken: false };
+        let next = settle_late(&facts(Outcome::Interrupted), &held, &rules()).unwrap();
+        assert_eq!(next.status, JobStatus::Held);
+        let by_reap = Rules { on_lost: OnLost::Hold, ..rules() };
+        assert_eq!(settle_late(&facts(Outcome::Interrupted), &held, &by_reap).unwrap().status, JobStatus::Queued);
+        let failed = Reaped { status: Some(JobStatus::Failed), lost_counted: true, key_taken: true };
+        assert_eq!(settle_late(&facts(Outcome::Interrupted), &failed, &rules()), None);
+        assert_eq!(settle_late(&facts(Outcome::Succeeded), &failed, &rules()).unwrap().status, JobStatus::Succeeded);
+    }
+
     proptest! {
+        #[test]
+        fn a_result_that_is_accepted_late_leaves_what_it_would_have_left_in_time(
+            outcome in prop::sample::select(Outcome::ALL),
+            on_lost in prop::sample::select(OnLost::ALL),
+            counts in (0..5, 0..5, 0..5, 0..5),
+            lasted in 0.0..200.0f64,
+            after_outage: bool,
+        ) {
+            let rules = Rules { on_lost, ..rules() };
+            let counts = Counts { failures: counts.0, lost: counts.1, transients: counts.2, interruptions: counts.3 };
+            let before = Facts { counts, lasted, after_outage, ..facts(outcome) };
+            let (reaped, left) = reaped(&before, &rules);
+            let late = settle_late(&Facts { counts: left, ..before }, &reaped, &rules);
+            // An owner's own loss is counted also soon after an outage.
+            let in_time = settle(&Facts { after_outage: false, ..before }, &rules);
+            prop_assert_eq!(late, Some(in_time));
+        }
+
         #[test]
         fn interruptions_losses_in_an_outage_and_transient_ends_never_count_as_failures(
             outcome in prop::sample::select(Outcome::ALL),

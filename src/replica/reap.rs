@@ -11,7 +11,11 @@ use super::{
     outage::{Outage, jittered},
 };
 use crate::{
-    db::{Db, Result, reaper::Timing, runs::Answer},
+    db::{
+        Db, Result,
+        reaper::{Found, Timing},
+        runs::{Answer, Ending, Owned},
+    },
     model::{ClosedBy, Outcome},
 };
 
@@ -33,6 +37,8 @@ pub struct Reaper {
     pub sanitize_impossible: bool,
     /// Where the walk of the primary key goes on.
     walked_to: i64,
+    /// Where the reap goes on, if a tick did not come to the end.
+    reaped_to: i64,
 }
 
 /// What one tick did.
@@ -96,22 +102,25 @@ impl Reaper {
     /// A reaper that has not ticked yet.
     #[must_use]
     pub const fn new(timing: Timing, sanitize_impossible: bool) -> Self {
-        Self { timing, sanitize_impossible, walked_to: 0 }
+        Self { timing, sanitize_impossible, walked_to: 0, reaped_to: 0 }
     }
 
-    /// One tick: one statement, and a piece of the walk, when there is nothing to do. `whole` walks the whole table.
+    /// One tick: one statement when there is nothing to do. `whole` walks the whole table, in as many as it takes.
     pub async fn tick(&mut self, db: &Db, whole: bool) -> Result<Done> {
         let mut done = Done::default();
-        let found = db.tick(self.timing, self.sanitize_impossible).await?;
+        if whole {
+            self.walked_to = 0;
+        }
+        let found = self.look(db, whole, &mut done).await?;
         if found.expired && !found.waiting {
-            for dead in db.declare_dead(self.timing.reap_grace).await? {
+            for dead in db.declare_dead(self.timing).await? {
                 warn!(replica_id = %dead.replica_id, name = dead.name, host = dead.host, overdue_s = dead.overdue,
                     "declared a replica dead: its lease had run out");
                 done.dead += 1;
             }
         }
         if found.orphaned || done.dead > 0 {
-            done.reaped = reap(db).await?;
+            done.reaped = self.reap(db).await?;
         }
         if found.impossible {
             done.impossible = sanitize_impossible(db).await?;
@@ -125,66 +134,67 @@ impl Reaper {
         if found.unanswered {
             done.released = db.release_unanswered(BATCH).await?.len();
         }
-        done.ownerless = self.walk(db, whole).await?;
         Ok(done)
     }
 
-    /// A bounded piece of the primary key, or all of it.
-    async fn walk(&mut self, db: &Db, whole: bool) -> Result<usize> {
-        let mut repaired = 0;
-        if whole {
-            self.walked_to = 0;
-        }
+    /// The tick's own statement, and the repair of what its walk found.
+    async fn look(&mut self, db: &Db, whole: bool, done: &mut Done) -> Result<Found> {
+        let rows = if whole { WALK_AT_STARTUP } else { WALK };
         loop {
-            let piece = db.find_ownerless(self.walked_to, if whole { WALK_AT_STARTUP } else { WALK }).await?;
-            if !piece.job_ids.is_empty() {
-                for job_id in db.sanitize_ownerless(&piece.job_ids).await? {
+            let found = db.tick(self.timing, self.sanitize_impossible, self.walked_to, rows).await?;
+            if !found.ownerless.is_empty() {
+                for job_id in db.sanitize_ownerless(&found.ownerless).await? {
                     warn!(%job_id, "a running job had no owner or no open run; sent it back to the queue");
-                    repaired += 1;
+                    done.ownerless += 1;
                 }
             }
-            self.walked_to = piece.next_after.unwrap_or(0);
-            if !whole || piece.next_after.is_none() {
-                return Ok(repaired);
+            self.walked_to = found.next_after.unwrap_or(0);
+            if !whole || found.next_after.is_none() {
+                return Ok(found);
             }
         }
     }
-}
 
-/// Settles the runs of dead owners as lost, by the tokens that were seen. A reap is a settle like any other: one that
-/// was adopted or settled in between is no longer the one that was seen, and zero rows is the answer.
-async fn reap(db: &Db) -> Result<usize> {
-    let mut reaped = 0;
-    for _ in 0..BATCHES {
-        let orphans = db.list_orphans(BATCH).await?;
-        let full = orphans.len() as i64 == BATCH;
-        let batch = orphans
-            .into_iter()
-            .map(|owned| {
-                let error = format!("lost: its replica {} was declared dead", owned.replica_id());
-                owned.ended(crate::db::runs::Ending::bare(Outcome::Lost, ClosedBy::Reap, error))
-            })
-            .collect();
-        let answers = db.settle_runs(batch).await.map_err(|(error, _)| error)?;
-        let settled = answers.iter().filter(|answer| matches!(answer, Answer::Settled(..))).count();
-        for answer in answers {
-            match answer {
-                Answer::Settled(run_id, next) => info!(%run_id, %next, "reaped"),
-                Answer::Refused(settlement, error) => {
-                    warn!(job_id = %settlement.job_id(), %error, "failed to reap a job; trying at the next tick");
+    /// Settles the runs of dead owners as lost, by the tokens that were seen. A reap is a settle like any other: one that
+    /// was adopted or settled in between is no longer the one that was seen, and zero rows is the answer. A tick that
+    /// does not come to the end goes on there at the next.
+    async fn reap(&mut self, db: &Db) -> Result<usize> {
+        let mut reaped = 0;
+        for _ in 0..BATCHES {
+            let orphans = db.list_orphans(self.reaped_to, BATCH).await?;
+            let last = orphans.last().map(|(owned, _)| owned.job_id().0);
+            self.reaped_to = last.filter(|_| orphans.len() as i64 == BATCH).unwrap_or(0);
+            let lost = |(owned, why): (Owned, String)| owned.ended(Ending::bare(Outcome::Lost, ClosedBy::Reap, why));
+            let batch = orphans.into_iter().map(lost).collect();
+            let mut settled = 0;
+            for answer in db.settle_runs(batch).await.map_err(|(error, _)| error)? {
+                match answer {
+                    Answer::Settled(run_id, next) => {
+                        info!(%run_id, %next, "reaped");
+                        settled += 1;
+                    }
+                    Answer::Refused(settlement, error) => {
+                        warn!(job_id = %settlement.job_id(), %error, "failed to reap a job; trying at the next tick");
+                    }
+                    // Settled or adopted meanwhile; a busy one is found again by the next tick.
+                    // The others are told to an owner's side alone.
+                    Answer::NotYours(_)
+                    | Answer::Busy(_)
+                    | Answer::Already(_)
+                    | Answer::Late(..)
+                    | Answer::Noted(_) => {}
                 }
-                _ => {}
+            }
+            if settled > 0 {
+                db.count_reaped(settled).await?;
+                reaped += settled as usize;
+            }
+            if self.reaped_to == 0 {
+                break;
             }
         }
-        if settled > 0 {
-            db.count_reaped(settled as i64).await?;
-            reaped += settled;
-        }
-        if !full || settled == 0 {
-            break;
-        }
+        Ok(reaped)
     }
-    Ok(reaped)
 }
 
 async fn sanitize_impossible(db: &Db) -> Result<usize> {

@@ -1,6 +1,6 @@
 //! The table of settling is said twice, in SQL (which runs) and in Rust (which is read and modelled): they must agree.
 
-use orch::model::{Backoff, Counts, Due, Facts, JobStatus, OnLost, Outcome, Rules, settle};
+use orch::model::{Backoff, Counts, Due, Facts, JobStatus, OnLost, Outcome, Reaped, Rules, settle, settle_late};
 use proptest::{
     prelude::*,
     strategy::{Strategy, ValueTree as _},
@@ -94,6 +94,51 @@ async fn the_rule_in_sql_is_the_rule_in_the_model() {
         assert_eq!(wait.is_some(), expected.is_some(), "{facts:?} {rules:?}");
         if let (Some(wait), Some(expected)) = (wait, expected) {
             assert!((wait - expected).abs() < 1.0, "{wait} {expected} {facts:?} {rules:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_rule_for_late_results_in_sql_is_the_one_in_the_model() {
+    let test = TestDb::new().await;
+    let client = test.client().await;
+    let statement = client
+        .prepare(
+            "select orch.late_rule($1, $2::jsonb ->> 'on_lost', $3, d.next_status), d.next_lost_count, d.next_failures
+               from orch.settle_rule($4, $5, $6, greatest($7::integer - $8::boolean::integer, 0), $9, $10, $2, $11, null, 1, false) d",
+        )
+        .await
+        .unwrap();
+    let mut runner = TestRunner::default();
+    let found = (prop::option::of(prop::sample::select(JobStatus::ALL)), any::<bool>(), any::<bool>());
+    for _ in 0..2000 {
+        let facts = Facts { says_when: false, ..facts().new_tree(&mut runner).unwrap().current() };
+        let rules = rules().new_tree(&mut runner).unwrap().current();
+        let (status, lost_counted, key_taken) = found.new_tree(&mut runner).unwrap().current();
+        let row = client
+            .query_one(
+                &statement,
+                &[
+                    &status.map(JobStatus::as_str),
+                    &serde_json::to_value(rules).unwrap(),
+                    &key_taken,
+                    &facts.outcome.as_str(),
+                    &facts.cancel_pending,
+                    &facts.counts.failures,
+                    &facts.counts.lost,
+                    &lost_counted,
+                    &facts.counts.transients,
+                    &facts.counts.interruptions,
+                    &facts.lasted,
+                ],
+            )
+            .await
+            .unwrap();
+        let next = settle_late(&facts, &Reaped { status, lost_counted, key_taken }, &rules);
+        let said = row.get::<_, Option<&str>>(0).map(|word| word.parse::<JobStatus>().unwrap());
+        assert_eq!(said, next.map(|next| next.status), "{status:?} {key_taken} {facts:?} {rules:?}");
+        if let Some(next) = next {
+            assert_eq!((row.get::<_, i32>(1), row.get::<_, i32>(2)), (next.counts.lost, next.counts.failures));
         }
     }
 }

@@ -135,8 +135,8 @@ async fn on_a_hundred_thousand_rows_claim_reap_and_tick_name_their_indexes_and_w
         ),
         ("runs/claimable", "('{a}', 10, true)".to_owned(), &["jobs_claim", "jobs_running_gate"]),
         ("runs/inherited", format!("(array[{me}::uuid], '{{}}')"), &["agent_runs_o", "jobs_pkey"]),
-        ("reaper/orphans", "(100)".to_owned(), &["agent_runs_o", "jobs_pkey"]),
-        ("reaper/tick", "(60, 5, 5, true)".to_owned(), &["jobs_impossible", "jobs_awaits_replica"]),
+        ("reaper/orphans", "(0, 100)".to_owned(), &["agent_runs_o", "jobs_pkey"]),
+        ("reaper/tick", "(60, 5, 5, true, 0, 2000)".to_owned(), &["jobs_impossible", "jobs_awaits_replica"]),
         ("reaper/sanitize_impossible", "(100)".to_owned(), &["jobs_impossible"]),
         ("reaper/release_unanswered", "(100)".to_owned(), &["jobs_awaits_replica"]),
         ("replicas/renew", format!("({me}, 60)"), &["agent_runs_o", "jobs_awaits_replica"]),
@@ -246,8 +246,7 @@ async fn on_a_database_without_statistics_no_loops_statement_is_worth_compiling(
         .unwrap();
     let me = "'00000000-0000-7000-8000-0000000000aa'";
     for (name, args) in [
-        ("reaper/tick", "(60, 5, 5, true)".to_owned()),
-        ("reaper/find_ownerless", "(0, 2000)".to_owned()),
+        ("reaper/tick", "(60, 5, 5, true, 0, 2000)".to_owned()),
         ("replicas/renew", format!("({me}, 60)")),
         ("runs/cancelled", format!("({me})")),
         ("runs/claim", format!("({me}, array[gen_random_uuid()], '{{a}}', true, 'h', 'b', '{{}}', null)")),
