@@ -1,6 +1,7 @@
 //! The integration tests: one binary against a real Postgres. `support` says which server that is.
 #![allow(clippy::unwrap_used, reason = "a test says no by panicking")]
 
+mod adoption;
 mod cli_doctor;
 mod cli_doctor_runs;
 mod cli_input;
