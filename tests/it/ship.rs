@@ -225,3 +225,24 @@ async fn one_line_of_many_megabytes_arrives_as_it_was_within_its_bound() {
     assert!((8 << 20..=16 << 20).contains(&stored), "{stored}");
     assert!(shipped(&client).await.ends_with(b"\0\0\xffend"));
 }
+
+#[tokio::test]
+async fn a_silent_run_is_ended_and_told_with_what_its_agent_allows() {
+    let test = TestDb::new().await;
+    let client = test.client().await;
+    let orch = place(&test);
+    orch.config(
+        "[agents.silent]\ncommand = [\"sh\", \"-c\", \"echo hello; sleep 1000\"]\nsilence_timeout = \"1s\"\nmax_attempts = 1
+         [agents.talks]\ncommand = [\"sh\", \"-c\", \"for i in 1 2 3 4 5 6 7; do echo $i; sleep 0.3; done\"]\nsilence_timeout = \"1s\"",
+    );
+    let _replica = orch.up().await;
+    let registered = "select silence_timeout::text from orch.agents where name = 'silent'";
+    assert_eq!(text(&client, registered).await.as_deref(), Some("00:00:01"));
+    for (agent, status) in [("silent", "failed"), ("talks", "succeeded")] {
+        let job: i64 = client.query_one("select orch.enqueue($1)", &[&agent]).await.unwrap().get(0);
+        until(&client, job, status).await;
+    }
+    let told = text(&client, "select outcome || ', ' || error from orch.agent_runs where outcome <> 'succeeded'").await;
+    assert_eq!(told.as_deref(), Some("timed_out, ended: it wrote nothing for 1s (silence_timeout)"));
+    assert_eq!(orch.run(["logs", "1"]).await.ok().stdout, "hello\n");
+}

@@ -115,7 +115,9 @@ async fn much(client: &Client) {
                from orch.jobs where status = 'succeeded';
              insert into orch.agent_runs (run_id, job_id, attempt, replica_id)
              select run_id, id, 1, replica_id from orch.jobs where status = 'running';
-             analyze orch.jobs; analyze orch.agent_runs; analyze orch.replicas",
+             insert into orch.run_logs (run_id, position, bytes)
+             select run_id, n * 10, '0123456789' from orch.agent_runs, generate_series(0, 1) n;
+             analyze orch.run_logs; analyze orch.jobs; analyze orch.agent_runs; analyze orch.replicas",
         )
         .await
         .unwrap();
@@ -139,6 +141,15 @@ async fn on_a_hundred_thousand_rows_claim_reap_and_tick_name_their_indexes_and_w
         ("reaper/tick", "(60, 5, 5, true, 0, 2000)".to_owned(), &["jobs_impossible", "jobs_awaits_replica"]),
         ("reaper/sanitize_impossible", "(100)".to_owned(), &["jobs_impossible"]),
         ("reaper/release_unanswered", "(100)".to_owned(), &["jobs_awaits_replica"]),
+        ("logs/ship", "(array[gen_random_uuid()], array[0], array[''::bytea])".to_owned(), &["agent_runs_pkey"]),
+        ("logs/read", format!("({me}, 0, 16)"), &["run_logs_pkey"]),
+        ("logs/trim", format!("({me}, 10, 20)"), &["run_logs_pkey"]),
+        ("logs/stand", format!("({me}, 1024)"), &["run_logs_pkey"]),
+        ("queue/live", String::new(), &["agent_runs_o", "jobs_pkey", "run_logs_pkey"]),
+        ("prune/find", "(0, 200, 1209600)".to_owned(), &["jobs_pkey"]),
+        ("prune/logs", "(array[1, 2], 1209600, 64)".to_owned(), &["jobs_pkey", "agent_runs_job", "run_logs_pkey"]),
+        ("prune/jobs", "(array[1, 2], 1209600)".to_owned(), &["jobs_pkey", "agent_runs_job", "run_logs_pkey"]),
+        ("prune/replicas", "(1209600, 500)".to_owned(), &["agent_runs_o", "jobs_awaits_replica"]),
         ("replicas/renew", format!("({me}, 60)"), &["agent_runs_o", "jobs_awaits_replica"]),
     ];
     for (name, args, indexes) in cases {
@@ -146,7 +157,7 @@ async fn on_a_hundred_thousand_rows_claim_reap_and_tick_name_their_indexes_and_w
         for index in *indexes {
             assert!(plans.matches(index).count() >= 2, "sql/{name}.sql does not use {index}:\n{plans}");
         }
-        for table in ["jobs", "agent_runs"] {
+        for table in ["jobs", "agent_runs", "run_logs"] {
             assert!(!plans.contains(&format!("Seq Scan on {table}")), "sql/{name}.sql walks {table}:\n{plans}");
         }
     }
