@@ -12,6 +12,7 @@ mod cli_run;
 mod cli_up;
 mod cli_wait;
 mod config;
+mod docs;
 mod embedded;
 mod footprint;
 mod functions;

@@ -1,0 +1,58 @@
+//! The documentation: what it tells people to type works, and what it leads to is there.
+
+use std::path::{Path, PathBuf};
+
+use crate::support::TestDb;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every page.
+fn pages() -> Vec<PathBuf> {
+    let mut found = vec![root().join("README.md"), root().join("CHANGELOG.md")];
+    let mut folders = vec![root().join("docs")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn every_query_for_operators_is_one_that_the_database_takes() {
+    let db = TestDb::new().await;
+    let client = db.client().await;
+    let page = std::fs::read_to_string(root().join("docs/architecture/ownership.md")).unwrap();
+    let mut queries = 0;
+    for block in page.split("```sql\n").skip(1) {
+        let (block, _) = block.split_once("```").expect("a block ends");
+        let lines = block.lines().filter(|line| !line.starts_with("--")).collect::<Vec<_>>().join("\n");
+        for query in lines.split(';').filter(|query| !query.trim().is_empty()) {
+            client.query(query, &[]).await.unwrap_or_else(|error| panic!("{query}\n{error:?}"));
+            queries += 1;
+        }
+    }
+    assert!(queries >= 6, "{queries}");
+}
+
+#[test]
+fn every_link_between_pages_leads_somewhere() {
+    for page in pages() {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = link.split('#').next().unwrap_or_default();
+            if file.is_empty() || link.contains("://") {
+                continue;
+            }
+            let target = page.parent().unwrap_or(Path::new("/")).join(file);
+            assert!(target.exists(), "{} leads to {link}, which is not there", page.display());
+        }
+    }
+}
