@@ -25,7 +25,13 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::{Boot, launch::blocking, outage::jittered};
-use crate::{config::Settings, db::Db, model::RunId, shim::protocol::RunDir};
+use crate::{
+    config::Settings,
+    db::Db,
+    failpoint::{self, Point},
+    model::RunId,
+    shim::protocol::RunDir,
+};
 
 /// After the first output, before it is shipped: what comes at once goes at once.
 const GATHER: Duration = Duration::from_millis(50);
@@ -208,6 +214,7 @@ impl Inner {
         if let Err(error) = blocking(move || dir.retire()).await {
             warn!(%run_id, %error, "failed to remove the run's directory; the next start tries again");
         }
+        failpoint::hit(Point::DirectoryRemoved);
     }
 
     async fn ship_rest(&self, dir: &RunDir, known: Option<Known>) -> Result<(), Stuck> {
