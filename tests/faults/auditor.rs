@@ -62,6 +62,11 @@ impl Auditor {
         }
     }
 
+    /// How often it has looked.
+    pub(crate) fn looks(&self) -> u64 {
+        lock(&self.book).polls
+    }
+
     /// What was seen so far that must not be.
     pub(crate) fn seen(&self) -> Vec<String> {
         lock(&self.book).found.clone()

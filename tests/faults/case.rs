@@ -7,11 +7,12 @@ use std::{
 
 use nix::sys::signal::Signal;
 use rand::{SeedableRng as _, rngs::StdRng};
-use tokio_postgres::{Client, Row};
+use tokio_postgres::{Client, NoTls, Row};
 
 use crate::{
     auditor::{self, Auditor, Violation},
     bound::{HANDOVER_LEASE, HEARTBEAT, POLL, REAP_GRACE, TICK},
+    cluster::Cluster,
     kept,
     node::Node,
     support::{Orch, Replica, TestDb, eventually, eventually_within, processes_beneath, say},
@@ -34,6 +35,8 @@ pub(crate) struct Case {
     replica: Option<Replica>,
     nodes: Vec<Node>,
     agents: String,
+    /// After what uses it.
+    cluster: Option<Cluster>,
 }
 
 impl Case {
@@ -62,7 +65,35 @@ impl Case {
         let auditor = Auditor::start(db.config());
         let random = StdRng::seed_from_u64(seed);
         let agents = String::new();
-        Self { name, seed, random, db, sql, orch, auditor, replica: None, nodes: Vec::new(), agents }
+        Self { name, seed, random, db, sql, orch, auditor, replica: None, nodes: Vec::new(), agents, cluster: None }
+    }
+
+    /// Gives the case a server of its own, which the row may crash. Before any node is added.
+    pub(crate) async fn move_to_own_server(&mut self) {
+        assert!(self.replica.is_none() && self.nodes.is_empty(), "replicas that know another server");
+        let cluster = Cluster::start().await;
+        orch::db::schema::migrate(&cluster.config()).await.expect("a migrated database");
+        self.orch.set("DATABASE_URL", cluster.url());
+        self.auditor = Auditor::start(cluster.config());
+        self.cluster = Some(cluster);
+        self.reconnect().await;
+    }
+
+    /// The server of [`Case::move_to_own_server`].
+    pub(crate) fn server(&self) -> &Cluster {
+        self.cluster.as_ref().expect("a server of the case's own")
+    }
+
+    /// How to connect to the case's database.
+    pub(crate) fn config(&self) -> tokio_postgres::Config {
+        self.cluster.as_ref().map_or_else(|| self.db.config(), Cluster::config)
+    }
+
+    /// Replaces the row's own connection, which a fault took along.
+    pub(crate) async fn reconnect(&mut self) {
+        let (client, connection) = self.config().connect(NoTls).await.expect("a connection to the case's database");
+        tokio::spawn(connection);
+        self.sql = client;
     }
 
     /// Where the witness writes.
@@ -252,8 +283,12 @@ impl Case {
         let to = kept::directory(self.name, self.seed);
         let _ = std::fs::write(to.join("seed"), self.seed.to_string());
         // A fault may have taken the connection along.
-        let client = self.db.client().await;
-        if let Err(error) = kept::tables(&client, &to).await {
+        let kept = async {
+            let (client, connection) = self.config().connect(NoTls).await?;
+            tokio::spawn(connection);
+            kept::tables(&client, &to).await
+        };
+        if let Err(error) = kept.await {
             say(&format!("the tables are not kept: {error}"));
         }
         let _ = kept::copy(&self.orch.path(""), &to.join("home"));

@@ -10,6 +10,7 @@ mod support;
 mod auditor;
 mod bound;
 mod case;
+mod cluster;
 mod container;
 mod failpoints;
 mod kept;

@@ -56,6 +56,7 @@ const TABLE: &[Row] = table! {
     r10_shim_killed::with_a_cgroup, gate, [CgroupKill];
     r10_shim_killed::with_a_pid_namespace, gate, [PidNamespace];
     r10_shim_killed::with_a_sweep, gate, [];
+    r16_database_crash::back_after_a_second_after_half_a_lease_and_after_three, gate, [InstalledPostgres];
     r22_all_dead::another_machine_comes, gate, [];
     r22_all_dead::one_of_them_comes_back, gate, [];
     r23_daemons::in_a_cgroup, gate, [CgroupKill];

@@ -10,6 +10,7 @@ pub(crate) mod r06_random_kills;
 pub(crate) mod r07_every_step;
 pub(crate) mod r08_frozen_replica;
 pub(crate) mod r10_shim_killed;
+pub(crate) mod r16_database_crash;
 pub(crate) mod r22_all_dead;
 pub(crate) mod r23_daemons;
 pub(crate) mod r26_no_resources;

@@ -1,6 +1,11 @@
 //! What a machine may lack, and the one way for a test to say that it did not run.
 
-use std::{fs, path::Path, process::Command, sync::LazyLock};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::LazyLock,
+};
 
 use super::leftover::say;
 
@@ -19,6 +24,8 @@ pub(crate) enum Capability {
     Mount,
     /// A superuser's connection to the test server.
     Superuser,
+    /// The programs of a Postgres, to start one that may be crashed.
+    InstalledPostgres,
 }
 
 impl Capability {
@@ -31,8 +38,21 @@ impl Capability {
             Self::Mount => unshare(&["--mount"]),
             // Every server that the suite starts is its own; a given one must have been given with all rights.
             Self::Superuser => None,
+            Self::InstalledPostgres => {
+                installed_postgres().is_none().then(|| "no Postgres is installed on this machine".to_owned())
+            }
         }
     }
+}
+
+/// Where the programs of the newest installed Postgres are: beside the others in `PATH`, or where Debian puts them.
+pub(crate) fn installed_postgres() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut debian: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();
+    debian.sort();
+    let mut places = std::env::split_paths(&path).chain(debian.into_iter().rev());
+    places.find(|place| place.join("initdb").exists() && place.join("pg_ctl").exists())
 }
 
 fn unshare(kinds: &[&str]) -> Option<String> {

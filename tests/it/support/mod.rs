@@ -16,7 +16,7 @@ mod orch;
 mod server;
 mod sweep;
 
-pub(crate) use capability::{Capability, lacking, not_run, requires};
+pub(crate) use capability::{Capability, installed_postgres, lacking, not_run, requires};
 pub(crate) use database::TestDb;
 pub(crate) use eventually::{eventually, eventually_within};
 pub(crate) use http::{Answer, http_get, http_request};

@@ -1,0 +1,85 @@
+//! Row 16: Postgres crashes. Back within L - K - H it costs no run; later, the runs have ended by their lease, what ended by
+//! itself is delivered all the same, and nobody is declared dead before he had time to renew.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    bound::{BOUND_AFTER_OUTAGE, IN_TIME, LEASE},
+    case::{BOUND, Case},
+    support::{eventually, say},
+    witness,
+};
+
+pub(crate) async fn back_after_a_second_after_half_a_lease_and_after_three(case: &mut Case) {
+    case.move_to_own_server().await;
+    let go = case.orch.path("go");
+    case.agent(
+        "long",
+        &format!("[ \"$ORCH_ATTEMPT\" = 1 ] || exit 0; until [ -e {} ]; do sleep 0.2; done", go.display()),
+        "",
+    );
+    case.agent("short", "sleep 2; echo '{\"data\": \"kept\"}' > \"$ORCH_RESULT_FILE\"", "");
+    for name in ["a", "b"] {
+        case.add_node(name).up().await;
+    }
+
+    let first = alive(case, "long").await;
+    for (away, what) in [(Duration::from_secs(1), "a second"), (LEASE / 2, "half a lease")] {
+        let short = alive(case, "short").await;
+        let took = crash(case, away).await;
+        say(&format!("row 16: the database was away for {what}: {:.2} s", took.as_secs_f64()));
+        assert!(took < IN_TIME, "the machine is too slow for this row: {took:?}");
+        for job in short {
+            case.until(job, "succeeded", BOUND).await;
+            assert_eq!(case.outcomes(job).await, [Some("succeeded".to_owned())], "job {job} ran once");
+        }
+        for job in &first {
+            assert!(witness::is_alive(&case.witness(), *job), "job {job} did not live through {what}");
+        }
+    }
+
+    let short = alive(case, "short").await;
+    crash(case, LEASE * 3).await;
+    for job in &first {
+        assert!(!witness::is_alive(&case.witness(), *job), "job {job} outlived its lease");
+    }
+    for job in short {
+        case.until(job, "succeeded", BOUND_AFTER_OUTAGE).await;
+        assert_eq!(case.outcomes(job).await, [Some("succeeded".to_owned())], "job {job}: its result waited");
+        let result: Option<serde_json::Value> = case.job(job).await.get("result");
+        assert_eq!(result.and_then(|result| result.get("data").cloned()), Some(serde_json::json!("kept")));
+    }
+    for job in &first {
+        case.until(*job, "succeeded", BOUND_AFTER_OUTAGE).await;
+        assert_eq!(case.outcomes(*job).await, [Some("interrupted".to_owned()), Some("succeeded".to_owned())]);
+    }
+    let states = case.sql.query("select name, state from orch.replicas order by name", &[]).await.unwrap();
+    let states: Vec<(String, String)> = states.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let live = |name: &str| (name.to_owned(), "live".to_owned());
+    assert_eq!(states, [live("a"), live("b")], "nobody was declared dead, nor had to register anew");
+}
+
+/// Four jobs of this agent, alive.
+async fn alive(case: &Case, agent: &str) -> Vec<i64> {
+    let mut jobs = Vec::new();
+    for _ in 0..4 {
+        jobs.push(case.enqueue(agent).await);
+    }
+    for job in &jobs {
+        case.until_alive(*job).await;
+    }
+    jobs
+}
+
+/// Crashes the server and has it back after so long. Returns how long nobody could reach it.
+async fn crash(case: &mut Case, away: Duration) -> Duration {
+    let begin = Instant::now();
+    case.server().crash();
+    tokio::time::sleep(away.saturating_sub(begin.elapsed())).await;
+    case.server().come_back().await;
+    let took = begin.elapsed();
+    case.reconnect().await;
+    let looks = case.auditor.looks();
+    eventually("the auditor to be back", async || (case.auditor.looks() > looks).then_some(())).await;
+    took
+}
