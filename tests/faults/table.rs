@@ -53,6 +53,7 @@ const TABLE: &[Row] = table! {
     r07_every_step::and_started_again, gate, [];
     r07_every_step::and_replaced_by_another, gate, [];
     r08_frozen_replica::its_trees_end_and_it_writes_nothing_stale, gate, [];
+    r09_frozen_machine::ends_right_after_the_thaw_and_is_not_believed, long, [Root, CgroupKill];
     r10_shim_killed::with_a_cgroup, gate, [CgroupKill];
     r10_shim_killed::with_a_pid_namespace, gate, [PidNamespace];
     r10_shim_killed::with_a_sweep, gate, [];

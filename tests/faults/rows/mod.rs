@@ -9,6 +9,7 @@ pub(crate) mod r05_container_restart;
 pub(crate) mod r06_random_kills;
 pub(crate) mod r07_every_step;
 pub(crate) mod r08_frozen_replica;
+pub(crate) mod r09_frozen_machine;
 pub(crate) mod r10_shim_killed;
 pub(crate) mod r16_database_crash;
 pub(crate) mod r22_all_dead;
