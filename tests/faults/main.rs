@@ -13,6 +13,7 @@ mod case;
 mod cluster;
 mod container;
 mod failpoints;
+mod hand;
 mod kept;
 mod node;
 mod processes;

@@ -79,6 +79,7 @@ const TABLE: &[Row] = table! {
     r41_poison::with_a_sweep, gate, [];
     r42_deploy::ten_in_a_row_under_load, gate, [];
     r42_deploy::two_hundred_live_runs, gate, [];
+    r43_races::only_legal_transitions, gate, [];
     r44_guards_bypassed::replica_role_and_copy_are_still_guarded, gate, [Superuser];
     r44_guards_bypassed::the_doctor_names_what_was_switched_off, gate, [Superuser];
     r44_guards_bypassed::a_data_only_restore_is_refused_or_found, gate, [Superuser];
@@ -102,6 +103,12 @@ const TABLE: &[Row] = table! {
     r53_successors::killed_after_an_adoption_and_again_followed, gate, [];
     r53_successors::killed_before_an_adoption_for_good, gate, [];
     r53_successors::killed_after_an_adoption_for_good, gate, [];
+    r54_crossing::an_adoption_that_holds_the_row_wins, gate, [];
+    r54_crossing::a_reap_that_holds_the_row_wins_and_the_result_comes_late, gate, [];
+    r54_crossing::one_late_result_told_twice_at_once_counts_once, gate, [];
+    r54_crossing::an_uncommitted_enqueue_with_its_key_keeps_no_batch_waiting, gate, [];
+    r54_crossing::settle_batches_cross_reap_batches, gate, [];
+    r54_crossing::two_claims_cross_two_gates, gate, [];
     r56_plain_update::to_queued_waits_for_the_old_process, gate, [];
     r56_plain_update::to_held_ends_the_process, gate, [];
     r56_plain_update::to_a_finished_status_is_refused, gate, [];

@@ -66,11 +66,12 @@ begin
     end if;
 
     -- A late result: a reap closed the run as lost, its owner knows better, and no newer run began. The statement that
-    -- brings it changes the run too, before or after this: so the run is as the reap left it, or of this transaction.
+    -- brings it has locked the run, which a plain UPDATE has not, and changes it too, before or after this: so the run is
+    -- as the reap left it, under this transaction's lock, or of this transaction.
     if old.status in ('queued', 'held', 'failed') and new.last_run_id = old.last_run_id
        and exists (select from orch.agent_runs r
                     where r.run_id = old.last_run_id and r.job_id = old.id
-                      and ((r.outcome = 'lost' and r.closed_by = 'reap')
+                      and ((r.outcome = 'lost' and r.closed_by = 'reap' and r.xmax = pg_current_xact_id()::xid)
                            or (r.ended_at is not null and r.xmin = pg_current_xact_id()::xid))) then
         return new;
     end if;

@@ -164,16 +164,21 @@ async fn a_late_result_is_taken_once_from_a_run_that_a_reap_closed_and_from_no_o
     for from in ["queued", "held", "failed"] {
         for to in ["succeeded", "failed", "cancelled", "queued", "held"] {
             for (outcome, closed_by) in [("lost", "reap"), ("lost", "owner"), ("interrupted", "operator")] {
-                let changes = from != to;
-                let operators = matches!((from, to), ("queued" | "held", "queued" | "held" | "cancelled"));
-                let legal = !changes || operators || (outcome, closed_by) == ("lost", "reap");
-                client.batch_execute("begin").await.unwrap();
-                let id = ended(&client, from, outcome, closed_by).await;
-                client.batch_execute("commit; begin").await.unwrap();
-                let late = format!("update orch.jobs set status = '{to}', result = '1', error = 'e' where id = {id}");
-                let answer = client.batch_execute(&late).await;
-                assert_eq!(answer.is_ok(), legal, "{from} to {to}, {outcome} by {closed_by}: {answer:?}");
-                client.batch_execute("rollback; delete from orch.agent_runs").await.unwrap();
+                // Who brings a late result holds the run's lock; a plain UPDATE is an operator's.
+                for lock in ["select from orch.agent_runs for update", "select"] {
+                    let changes = from != to;
+                    let operators = matches!((from, to), ("queued" | "held", "queued" | "held" | "cancelled"));
+                    let late = (outcome, closed_by) == ("lost", "reap") && lock != "select";
+                    let legal = !changes || operators || late;
+                    client.batch_execute("begin").await.unwrap();
+                    let id = ended(&client, from, outcome, closed_by).await;
+                    client.batch_execute(&format!("commit; begin; {lock}")).await.unwrap();
+                    let late =
+                        format!("update orch.jobs set status = '{to}', result = '1', error = 'e' where id = {id}");
+                    let answer = client.batch_execute(&late).await;
+                    assert_eq!(answer.is_ok(), legal, "{from} to {to}, {outcome} by {closed_by}, {lock}: {answer:?}");
+                    client.batch_execute("rollback; delete from orch.agent_runs").await.unwrap();
+                }
             }
         }
     }
@@ -182,7 +187,8 @@ async fn a_late_result_is_taken_once_from_a_run_that_a_reap_closed_and_from_no_o
         format!(
             "with r as ({late_run} returning job_id) update orch.jobs j set status = 'succeeded' from r where j.id = r.job_id"
         ),
-        "with j as (update orch.jobs set status = 'succeeded' where status = 'queued' returning last_run_id)
+        "with l as materialized (select run_id from orch.agent_runs for update),
+         j as (update orch.jobs j set status = 'succeeded' from l where j.last_run_id = l.run_id returning j.last_run_id)
          update orch.agent_runs r set outcome = 'succeeded', closed_by = 'owner' from j where r.run_id = j.last_run_id"
             .to_owned(),
     ] {
