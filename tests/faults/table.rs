@@ -83,6 +83,7 @@ const TABLE: &[Row] = table! {
     r44_guards_bypassed::replica_role_and_copy_are_still_guarded, gate, [Superuser];
     r44_guards_bypassed::the_doctor_names_what_was_switched_off, gate, [Superuser];
     r44_guards_bypassed::a_data_only_restore_is_refused_or_found, gate, [Superuser];
+    r45_restored_dump::starts_paused_and_touches_nothing, gate, [Superuser, PgDump];
     r46_bad_input::sql_refuses_in_one_sentence, gate, [];
     r46_bad_input::the_command_line_refuses_in_one_sentence, gate, [];
     r46_bad_input::the_config_refuses_in_one_sentence, gate, [];
@@ -109,6 +110,10 @@ const TABLE: &[Row] = table! {
     r54_crossing::an_uncommitted_enqueue_with_its_key_keeps_no_batch_waiting, gate, [];
     r54_crossing::settle_batches_cross_reap_batches, gate, [];
     r54_crossing::two_claims_cross_two_gates, gate, [];
+    r55_state_dir_elsewhere::copied_beside_the_original, gate, [];
+    r55_state_dir_elsewhere::copied_to_another_container, gate, [Root, PidNamespace];
+    r55_state_dir_elsewhere::restored_from_a_snapshot, gate, [];
+    r55_state_dir_elsewhere::put_beside_another_database, gate, [];
     r56_plain_update::to_queued_waits_for_the_old_process, gate, [];
     r56_plain_update::to_held_ends_the_process, gate, [];
     r56_plain_update::to_a_finished_status_is_refused, gate, [];

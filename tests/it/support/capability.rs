@@ -26,6 +26,8 @@ pub(crate) enum Capability {
     Superuser,
     /// The programs of a Postgres, to start one that may be crashed.
     InstalledPostgres,
+    /// `pg_dump` and `pg_restore`.
+    PgDump,
 }
 
 impl Capability {
@@ -41,6 +43,10 @@ impl Capability {
             Self::InstalledPostgres => {
                 installed_postgres().is_none().then(|| "no Postgres is installed on this machine".to_owned())
             }
+            Self::PgDump => ["pg_dump", "pg_restore"].into_iter().find_map(|tool| {
+                let found = Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success());
+                (!found).then(|| format!("it needs {tool}"))
+            }),
         }
     }
 }
