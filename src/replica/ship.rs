@@ -5,6 +5,7 @@
 //! that says nothing costs nothing.
 
 mod line;
+mod live;
 mod send;
 
 use std::{
@@ -19,7 +20,7 @@ pub(super) use send::{Request, run};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::JoinHandle,
-    time::{Instant, sleep, sleep_until},
+    time::sleep,
 };
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -32,19 +33,6 @@ use crate::{
     model::RunId,
     shim::protocol::RunDir,
 };
-
-/// After the first output, before it is shipped: what comes at once goes at once.
-const GATHER: Duration = Duration::from_millis(50);
-
-/// Between two shipments of one run's output. A shim reports every half second at the most; with these two and a
-/// follower's own pause it stays below a second.
-const REST: Duration = Duration::from_millis(200);
-
-/// Bytes a second of one live run. What is written faster is read from the spool's tail, in leaps.
-const RATE: f64 = 2.0 * 1024.0 * 1024.0;
-
-/// Seconds' worth of [`RATE`] that a run may ship at once.
-const BURST: f64 = 4.0;
 
 /// Ended runs whose directories wait to be shipped and retired, at the most; the next start does what is beyond.
 const MOST_ENDING: usize = 10_000;
@@ -135,70 +123,6 @@ impl Inner {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn follow(
-        self: Arc<Self>,
-        run_id: RunId,
-        mut output: watch::Receiver<u64>,
-        line: Option<Line>,
-    ) -> Option<Line> {
-        // Where nobody watched so far, there may be output of which no report will come: it is looked for at once.
-        let mut reported = line.is_some().then_some(0);
-        let mut line = match line {
-            Some(line) => line,
-            None => self.resume(run_id, &mut output).await?,
-        };
-        let mut pace = Pace { debt: 0.0, at: Instant::now() };
-        loop {
-            while reported == Some(*output.borrow()) {
-                if output.changed().await.is_err() {
-                    return Some(line);
-                }
-            }
-            if !watched_for(GATHER, &mut output).await {
-                return Some(line);
-            }
-            let come = if reported.is_some() { *output.borrow() } else { u64::MAX };
-            reported = Some(*output.borrow());
-            loop {
-                match line.step(&self.sender).await {
-                    Ok(Step::Shipped(bytes)) => {
-                        let pause = pace.spend(bytes);
-                        if !pause.is_zero() && !watched_for(pause, &mut output).await {
-                            return Some(line);
-                        }
-                        if line.position() >= come {
-                            break;
-                        }
-                    }
-                    Ok(Step::Nothing) => break,
-                    // It is told again, and dealt with, at the end.
-                    Ok(Step::Unknown) => return Some(line),
-                    Err(Stuck::Closed(_)) => return None,
-                    Err(error) => {
-                        warn!(%run_id, %error, "failed to ship the output of a live run; it is tried again at its end");
-                        return None;
-                    }
-                }
-            }
-            if !watched_for(REST, &mut output).await {
-                return Some(line);
-            }
-        }
-    }
-
-    /// Asks the database where a log stands; none where the run is not watched any more before it has answered.
-    async fn resume(&self, run_id: RunId, output: &mut watch::Receiver<u64>) -> Option<Line> {
-        loop {
-            match Line::resume(&self.db, &self.state_dir, run_id, self.cap).await {
-                Ok(line) => return Some(line),
-                Err(error) => debug!(%run_id, %error, "where the log stands is not known yet"),
-            }
-            if !watched_for(jittered(Duration::from_secs(1)), output).await {
-                return None;
-            }
-        }
-    }
-
     async fn finish(self: Arc<Self>, dir: RunDir, known: Option<Known>) {
         let run_id = dir.run_id();
         match self.ship_rest(&dir, known).await {
@@ -256,34 +180,5 @@ impl Inner {
             }
             sleep(jittered(Duration::from_secs(1))).await;
         }
-    }
-}
-
-/// Waits so long; false at once when the run is not watched any more.
-async fn watched_for(pause: Duration, output: &mut watch::Receiver<u64>) -> bool {
-    let until = Instant::now() + pause;
-    loop {
-        tokio::select! {
-            () = sleep_until(until) => return true,
-            changed = output.changed() => if changed.is_err() { return false },
-        }
-    }
-}
-
-/// What one run has shipped above its rate.
-#[derive(Debug)]
-struct Pace {
-    /// Seconds.
-    debt: f64,
-    at: Instant,
-}
-
-impl Pace {
-    /// So many bytes were shipped; how long to pause now.
-    fn spend(&mut self, bytes: usize) -> Duration {
-        let now = Instant::now();
-        self.debt = (self.debt - (now - self.at).as_secs_f64()).max(0.0) + bytes as f64 / RATE;
-        self.at = now;
-        Duration::from_secs_f64((self.debt - BURST).max(0.0))
     }
 }
