@@ -162,8 +162,8 @@ impl Reaper {
         let mut reaped = 0;
         for _ in 0..BATCHES {
             let orphans = db.list_orphans(self.reaped_to, BATCH).await?;
-            let last = orphans.last().map(|(owned, _)| owned.job_id().0);
-            self.reaped_to = last.filter(|_| orphans.len() as i64 == BATCH).unwrap_or(0);
+            let end = orphans.last().map(|(owned, _)| owned.job_id().0);
+            self.reaped_to = end.filter(|_| orphans.len() as i64 == BATCH).unwrap_or(0);
             let lost = |(owned, why): (Owned, String)| owned.ended(Ending::bare(Outcome::Lost, ClosedBy::Reap, why));
             let batch = orphans.into_iter().map(lost).collect();
             let mut settled = 0;

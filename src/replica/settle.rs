@@ -62,9 +62,9 @@ impl Settled {
             Self::Late(next) => warn!(%job_id, %run_id, %outcome, %next, error,
                 "run settled late: a reaper had closed it as lost, and its job took the result all the same"),
             Self::Noted => warn!(%job_id, %run_id, %outcome, error,
-                "run settled too late: a reaper had closed it as lost and its job has gone on; the result stands in agent_runs only"),
+                "run settled too late: a reaper had closed it as lost and its job has gone on; its row alone says how it ended"),
             Self::Already => {
-                info!(%job_id, %run_id, %outcome, error, "run had been settled already; the answer was lost")
+                info!(%job_id, %run_id, %outcome, error, "run had been settled already; the answer was lost");
             }
             Self::NotOurs => info!(%job_id, %run_id, %outcome, error, "run ended, and is no longer this replica's"),
         }

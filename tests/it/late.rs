@@ -18,7 +18,8 @@ use crate::{
 
 /// One job after the other, each claimed by a replica, with several copies of the token of its run.
 struct World {
-    test: TestDb,
+    /// Dropped, it takes the database along.
+    _test: TestDb,
     db: Db,
     client: Client,
     job_id: i64,
@@ -30,7 +31,7 @@ impl World {
     async fn new() -> Self {
         let test = TestDb::new().await;
         let (db, client) = (test.db(), test.client().await);
-        Self { test, db, client, job_id: 0, owner: ReplicaId::new(), tokens: Vec::new() }
+        Self { _test: test, db, client, job_id: 0, owner: ReplicaId::new(), tokens: Vec::new() }
     }
 
     /// A new job, claimed. `job` and `agent` are settings of theirs, as SQL; empty for none.
@@ -79,7 +80,7 @@ impl World {
         let token = self.tokens.pop().expect("a token");
         let answer = self.db.settle_runs(vec![token.ended(ending)]).await.unwrap().remove(0);
         no_violation(&self.client).await;
-        told(answer)
+        told(&answer)
     }
 
     /// `JOB` is the job's number.
@@ -134,8 +135,8 @@ fn ending(outcome: Outcome) -> Ending {
     ending
 }
 
-fn told(answer: Answer) -> Told {
-    match answer {
+fn told(answer: &Answer) -> Told {
+    match *answer {
         Answer::Settled(_, next) => Told::Settled(next),
         Answer::Late(_, next) => Told::Late(next),
         Answer::Noted(_) => Told::Noted,

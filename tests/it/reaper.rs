@@ -307,3 +307,94 @@ async fn a_tick_with_the_database_gone_says_so_and_the_next_one_works() {
     .await;
     assert_eq!(done.impossible, 1, "after {errors} ticks that failed");
 }
+
+#[tokio::test]
+async fn five_thousand_orphans_are_settled_within_two_ticks_past_those_that_cannot_be() {
+    let test = TestDb::new().await;
+    let (db, client) = (test.db(), test.client().await);
+    enqueue(&client, 5600).await;
+    let dead = register(&db).await;
+    let mut claimed = 0;
+    while claimed < 5600 {
+        claimed += claim(&db, &dead, 700).await.len();
+    }
+    no_outage(&client).await;
+    expire_leases(&client).await;
+    // More than a batch at the front is held by somebody.
+    let mut other = test.client().await;
+    let held = other.transaction().await.unwrap();
+    held.execute("select from orch.jobs where id <= 600 for update", &[]).await.unwrap();
+    let mut reaper = reaper();
+    let (first, second) = (reaper.tick(&db, false).await.unwrap(), reaper.tick(&db, false).await.unwrap());
+    assert_eq!(first.reaped + second.reaped, 5000);
+    held.rollback().await.unwrap();
+    assert_eq!(reaper.tick(&db, false).await.unwrap().reaped, 600);
+    no_violation(&client).await;
+}
+
+#[tokio::test]
+async fn a_reaped_run_says_whose_it_was_and_since_when_its_lease_had_run_out() {
+    let test = TestDb::new().await;
+    let (db, client) = (test.db(), test.client().await);
+    enqueue(&client, 1).await;
+    let dead = register(&db).await;
+    claim(&db, &dead, 1).await;
+    no_outage(&client).await;
+    client.batch_execute("update orch.replicas set lease_until = '2026-01-02 03:04:05Z'").await.unwrap();
+    assert_eq!(tick(&db).await.reaped, 1);
+    let said = format!(
+        "lost: its replica test ({}) on host here was declared dead; its lease had run out at 2026-01-02T03:04:05Z",
+        dead.replica_id
+    );
+    for table in ["agent_runs", "jobs"] {
+        let error: String = client.query_one(&format!("select error from orch.{table}"), &[]).await.unwrap().get(0);
+        assert_eq!(error, said, "{table}");
+    }
+}
+
+#[tokio::test]
+async fn a_loss_waits_from_the_second_on_and_the_agent_may_have_it_hold_or_fail_the_job() {
+    let test = TestDb::new().await;
+    let (db, client) = (test.db(), test.client().await);
+    for (on_lost, lost, status, waits) in [
+        ("requeue", 0, "queued", 0.0..=0.0),
+        ("requeue", 1, "queued", 2.0..=8.0),
+        ("requeue", 2, "failed", 0.0..=0.0),
+        ("hold", 0, "held", 0.0..=0.0),
+        ("fail", 0, "failed", 0.0..=0.0),
+    ] {
+        let set = format!(
+            "delete from orch.jobs; insert into orch.agents (name, on_lost) values ('a', '{on_lost}')
+                 on conflict (name) do update set on_lost = excluded.on_lost;
+             select orch.enqueue('a'); update orch.jobs set lost_count = {lost}"
+        );
+        client.batch_execute(&set).await.unwrap();
+        claim(&db, &register(&db).await, 1).await;
+        no_outage(&client).await;
+        expire_leases(&client).await;
+        assert_eq!(tick(&db).await.reaped, 1);
+        let sql = "select status, lost_count, case when status = 'queued' then
+            greatest(extract(epoch from run_at - clock_timestamp()), 0)::float8 else 0 end from orch.jobs";
+        let row = client.query_one(sql, &[]).await.unwrap();
+        assert_eq!((row.get::<_, &str>(0), row.get::<_, i32>(1)), (status, lost + 1), "{on_lost} {lost}");
+        assert!(waits.contains(&row.get::<_, f64>(2)), "{on_lost} {lost}: {}", row.get::<_, f64>(2));
+    }
+}
+
+#[tokio::test]
+async fn a_declaration_that_arrives_after_an_outage_or_a_failover_declares_nobody() {
+    let test = TestDb::new().await;
+    let (db, client) = (test.db(), test.client().await);
+    register(&db).await;
+    // A tick by which the timeline is known.
+    tick(&db).await;
+    for (since, dead) in [
+        ("last_tick_at = now() - interval '31 s', wait_until = null", 0),
+        ("last_tick_at = now(), timeline = '000000FF'", 0),
+        ("last_tick_at = now(), timeline = substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)", 1),
+    ] {
+        expire_leases(&client).await;
+        client.batch_execute(&format!("update orch.meta set {since}")).await.unwrap();
+        assert_eq!(db.declare_dead(TIMING).await.unwrap().len(), dead, "{since}");
+    }
+}
