@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use tokio_postgres::Client;
 
 use crate::{
-    replica::{AGENTS, place, script, text, until},
+    replica::{AGENTS, place, script, stamped, text, until},
     runs::no_violation,
     support::{Orch, TestDb, eventually, eventually_within},
 };
@@ -181,6 +181,8 @@ async fn a_run_of_an_earlier_boot_that_the_database_refuses_to_settle_keeps_no_s
     let wait = format!("test \"$ORCH_ATTEMPT\" = 2 || while ! test -e {}; do sleep 0.05; done", gate.display());
     let bad = script(&client, &wait).await;
     until(&client, bad, "running").await;
+    // Running is what the claim says; the run must have begun before its replica is killed.
+    stamped(&client).await;
     let directory = open_run(&client, &orch).await;
     replica.kill().await;
     std::fs::write(&gate, "").unwrap();
