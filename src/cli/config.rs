@@ -7,7 +7,10 @@ use super::{
     exit::{Exit, say},
     output,
 };
-use crate::config::{self, Overrides, Problem};
+use crate::{
+    config::{self, Overrides, Problem},
+    http::Tokens,
+};
 
 /// What to do with the settings.
 #[derive(Debug, Subcommand)]
@@ -23,7 +26,11 @@ pub(super) fn run(overrides: &Overrides, json: bool, command: &ConfigCommand) ->
 }
 
 fn check(overrides: &Overrides, json: bool) -> anyhow::Result<Exit> {
-    let report = config::check(overrides);
+    let mut report = config::check(overrides);
+    let tokens = report.settings.as_ref().and_then(|settings| settings.http_token_file.as_deref());
+    if let Some(Err(sentence)) = tokens.map(Tokens::read) {
+        report.errors.push(Problem { at: None, message: sentence });
+    }
     let well = report.errors.is_empty();
     if json {
         let all = |problems: &[Problem]| problems.iter().map(ToString::to_string).collect::<Vec<_>>();

@@ -1,25 +1,30 @@
 //! `orch up`: a replica, HTTP and, where no database is named, an embedded Postgres, until it is told to stop.
 //!
-//! Owns the order of starting and stopping, and the signals. Everything that can be refused is refused before anything is
+//! Owns the order of starting and stopping. Everything that can be refused is refused before anything is
 //! claimed; the embedded server stops last.
+
+mod greeting;
+mod service;
+mod signals;
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{anyhow, bail};
 use clap::Args;
-use tokio::{
-    net::TcpListener,
-    signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
-};
+use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
+use self::{
+    greeting::Greeting,
+    service::{Facts, Manager},
+    signals::{Reread, Signals, obey, read_tokens},
+};
 use super::{
-    context::{Context, explain, place, switches},
+    context::{Context, explain, switches},
     exit::{Exit, say},
 };
 use crate::{
-    config::{self, Database, LogFormat, Settings, Source},
+    config::{self, Database, Settings, Source},
     db::{
         Db,
         schema::{self, SchemaState},
@@ -28,7 +33,7 @@ use crate::{
     http,
     model::ReplicaId,
     ops::prune,
-    replica::{self, Agents, Shutdown, StateDir},
+    replica::{self, Shutdown, StateDir},
     telemetry,
 };
 
@@ -56,6 +61,7 @@ fn end_with_a_panic() {
 async fn up(settings: Settings) -> anyhow::Result<()> {
     let shutdown = Shutdown::default();
     tokio::spawn(obey(Signals::new()?, shutdown.clone()));
+    let tokens = settings.http_token_file.as_deref().map(read_tokens).transpose()?.map(watch::Sender::new);
     let state_dir = StateDir::open(&settings.state_dir)?;
     let listener = TcpListener::bind(settings.listen).await.map_err(|error| {
         anyhow!(
@@ -64,41 +70,36 @@ async fn up(settings: Settings) -> anyhow::Result<()> {
         )
     })?;
     if let Some(database) = config::explicit_database(&settings)? {
-        return serve(settings, state_dir, listener, &database, shutdown).await;
+        return serve(settings, Held { state_dir, listener, tokens }, &database, shutdown).await;
     }
     let server = tokio::select! {
         server = embedded::start(&settings.state_dir) => server?,
         // A first start may take as long as a download does.
         () = shutdown.drain.cancelled() => bail!("stopped before the embedded Postgres was ready"),
     };
-    let ended = serve_embedded(settings, state_dir, listener, &server, shutdown).await;
+    let ended = serve_embedded(settings, Held { state_dir, listener, tokens }, &server, shutdown).await;
     if let Err(error) = server.stop().await {
         tracing::warn!(error = format!("{error:#}"), "the embedded Postgres did not stop as it should");
     }
     ended
 }
 
-/// On the embedded server: nobody else looks after its schema, so this does.
-async fn serve_embedded(
-    settings: Settings,
+/// What is had before a database is looked for: nobody else then has the directory or the port.
+struct Held {
     state_dir: StateDir,
     listener: TcpListener,
-    server: &Embedded,
-    shutdown: Shutdown,
-) -> anyhow::Result<()> {
+    tokens: Option<watch::Sender<http::Tokens>>,
+}
+
+/// On the embedded server: nobody else looks after its schema, so this does.
+async fn serve_embedded(settings: Settings, held: Held, server: &Embedded, shutdown: Shutdown) -> anyhow::Result<()> {
     let source = Source::StateDir(settings.state_dir.clone());
     let database = Database { config: config::own_url(server.url())?, source };
     schema::migrate(&database.config).await.map_err(|error| super::migrate::explain(&error))?;
-    serve(settings, state_dir, listener, &database, shutdown).await
+    serve(settings, held, &database, shutdown).await
 }
 
-async fn serve(
-    settings: Settings,
-    state_dir: StateDir,
-    listener: TcpListener,
-    database: &Database,
-    shutdown: Shutdown,
-) -> anyhow::Result<()> {
+async fn serve(settings: Settings, held: Held, database: &Database, shutdown: Shutdown) -> anyhow::Result<()> {
     let pool = |config, size| Db::new(config, size, settings.prepared_statements).map_err(|error| explain(&error));
     let db = pool(database.config.clone(), settings.pool_size)?;
     let renewals = pool(config::renewal_config(&settings, database)?, 1)?;
@@ -107,19 +108,31 @@ async fn serve(
         state => bail!("{state}"),
     }
 
-    let (agents, agents_seen) = watch::channel(Agents::new(settings.agents.clone()));
-    tokio::spawn(reread_agents(signal(SignalKind::hangup())?, settings.config.clone(), agents));
+    let (agents, agents_seen) = watch::channel(Arc::new(settings.agents.clone()));
+    let tokens = held.tokens.as_ref().map(watch::Sender::subscribe);
+    tokio::spawn(Reread::new(agents, held.tokens)?.run(settings.clone()));
     let (registered, replica) = watch::channel(None);
-    let paused = watch::Sender::new(None);
+    let (paused, renewed) = (watch::Sender::new(None), watch::Sender::new(()));
+    if let Some(manager) = Manager::of_this_process(settings.lease)? {
+        let facts = Facts {
+            replica: replica.clone(),
+            paused: paused.subscribe(),
+            renewed: renewed.subscribe(),
+            stopping: shutdown.drain.clone(),
+        };
+        // Ends with the runtime: as long as this process renews its lease, it says so.
+        tokio::spawn(manager.tell(facts));
+    }
     let info = http::Info {
         switches: switches(&settings),
         lease: settings.lease,
         replica: replica.clone(),
         paused: paused.subscribe(),
         stopping: shutdown.drain.clone(),
+        tokens,
     };
     let stop_http = CancellationToken::new();
-    let mut served = tokio::spawn(http::serve(listener, db.clone(), info, stop_http.clone()));
+    let mut served = tokio::spawn(http::serve(held.listener, db.clone(), info, stop_http.clone()));
 
     // Ends with the runtime, wherever it stands: the next round of any replica goes on.
     tokio::spawn(once_registered(replica, prune::run(db.clone(), settings.keep_finished)));
@@ -130,8 +143,16 @@ async fn serve(
             greeting.say();
         }
     };
-    let start =
-        replica::Start { settings, db, renewals, state_dir, agents: agents_seen, shutdown: shutdown.clone(), paused };
+    let start = replica::Start {
+        settings,
+        db,
+        renewals,
+        state_dir: held.state_dir,
+        agents: agents_seen,
+        shutdown: shutdown.clone(),
+        paused,
+        renewed,
+    };
     let mut replica = std::pin::pin!(replica::run(start, ready));
     let ended = tokio::select! {
         ended = &mut replica => ended,
@@ -157,89 +178,4 @@ async fn once_registered(mut replica: watch::Receiver<Option<ReplicaId>>, work: 
     if replica.wait_for(Option::is_some).await.is_ok() {
         work.await;
     }
-}
-
-/// What a person who started it wants to know once it works.
-struct Greeting {
-    format: LogFormat,
-    address: String,
-    database: String,
-    state_dir: String,
-    replica: String,
-    slots: usize,
-    agents: String,
-}
-
-impl Greeting {
-    fn new(settings: &Settings, database: &Database) -> Self {
-        let agents = settings.agents.keys().cloned().collect::<Vec<_>>().join(", ");
-        Self {
-            format: settings.log_format,
-            address: format!("http://{}", settings.listen),
-            database: format!("{} ({})", database.source, place(&database.config)),
-            state_dir: settings.state_dir.display().to_string(),
-            replica: settings.name.clone(),
-            slots: settings.max_concurrency,
-            agents: if agents.is_empty() { "none; write [agents.NAME] in orch.toml".to_owned() } else { agents },
-        }
-    }
-
-    fn say(self) {
-        let Self { format, address, database, state_dir, replica, slots, agents } = self;
-        match format {
-            LogFormat::Json => tracing::info!(address, database, state_dir, replica, slots, agents, "ready"),
-            LogFormat::Text => {
-                let text = format!(
-                    "orch {} is ready\n  http      {address}\n  database  {database}\n  state     {state_dir}\n  \
-                     replica   {replica}, {slots} slots\n  agents    {agents}\n",
-                    env!("CARGO_PKG_VERSION")
-                );
-                // A stderr that nobody reads is no reason to fail.
-                let _ = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
-            }
-        }
-    }
-}
-
-/// Reads the agents again whenever it is asked to; a file that is wrong changes nothing.
-async fn reread_agents(mut asked: Signal, path: Option<std::path::PathBuf>, agents: watch::Sender<Agents>) {
-    while asked.recv().await.is_some() {
-        let read = path.as_deref().context("there is no orch.toml to read again").and_then(config::reload_agents);
-        match read {
-            Ok(read) => {
-                tracing::info!(agents = read.len(), "read the agents again");
-                agents.send_replace(Arc::new(read));
-            }
-            Err(error) => tracing::error!(error = format!("{error:#}"), "the agents stay as they were"),
-        }
-    }
-}
-
-/// What tells the process to stop.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
-}
-
-/// The first signal drains, the second means now.
-async fn obey(mut signals: Signals, shutdown: Shutdown) {
-    let first = signals.next().await;
-    tracing::info!(signal = first, "stopping: nothing more is claimed, running jobs may finish; once more means now");
-    shutdown.drain.cancel();
-    let second = signals.next().await;
-    tracing::warn!(signal = second, "stopping now: running jobs are interrupted");
-    shutdown.now.cancel();
 }

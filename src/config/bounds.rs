@@ -45,6 +45,14 @@ pub(super) fn refusals(settings: &Settings) -> Vec<Problem> {
             shown(lease / 4)
         )));
     }
+    if !settings.listen.ip().is_loopback() && settings.http_token_file.is_none() {
+        problems.push(Problem::general(format!(
+            "listen is {}, which other hosts may reach, and no http_token_file says who may ask: \
+             name a file with tokens, or write a loopback address such as \"127.0.0.1:{}\"",
+            settings.listen,
+            settings.listen.port()
+        )));
+    }
     problems
 }
 

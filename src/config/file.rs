@@ -40,9 +40,9 @@ impl<'a> Document<'a> {
         Problem::at(self.place(span), message)
     }
 
-    /// A directory in the file is relative to the file, wherever orch was started.
+    /// A path in the file is relative to the file, wherever orch was started.
     fn located(&self, name: &str, text: String) -> String {
-        if name == "state_dir" && !text.is_empty() {
+        if matches!(name, "state_dir" | "http_token_file") && !text.is_empty() {
             self.directory.join(text).to_string_lossy().into_owned()
         } else {
             text

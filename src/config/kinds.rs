@@ -19,9 +19,12 @@ pub(super) struct Kind<T> {
 /// The longest duration that any setting takes: far above all use, far below what an interval overflows at.
 const LONGEST: Duration = Duration::from_hours(10 * 365 * 24);
 
-pub(super) const ADDRESS: Kind<SocketAddr> = Kind { unit: "ADDRESS:PORT", secret: false, parse: loopback };
+pub(super) const ADDRESS: Kind<SocketAddr> = Kind { unit: "ADDRESS:PORT", secret: false, parse: address };
 pub(super) const DIRECTORY: Kind<PathBuf> = Kind { unit: "directory", secret: false, parse: path };
 pub(super) const FILE: Kind<Option<PathBuf>> = Kind { unit: "file", secret: false, parse: |text| path(text).map(Some) };
+/// A file that need not be named.
+pub(super) const TOKEN_FILE: Kind<Option<PathBuf>> =
+    Kind { unit: "file", secret: false, parse: |text| if text.is_empty() { Ok(None) } else { path(text).map(Some) } };
 pub(super) const DATABASE: Kind<Option<String>> = Kind {
     unit: "postgres://USER:PASSWORD@HOST:PORT/DATABASE",
     secret: true,
@@ -150,21 +153,12 @@ fn path(text: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(text))
 }
 
-fn loopback(text: &str) -> Result<SocketAddr, String> {
+fn address(text: &str) -> Result<SocketAddr, String> {
     let text = text.trim();
     let named = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
-    let address: SocketAddr = named.as_deref().unwrap_or(text).parse().map_err(|_| {
+    named.as_deref().unwrap_or(text).parse().map_err(|_| {
         format!("is {text:?}, which is no address: write an address and a port, for example \"127.0.0.1:8080\"")
-    })?;
-    if address.ip().is_loopback() {
-        Ok(address)
-    } else {
-        Err(format!(
-            "is \"{address}\", which other hosts may reach, and tokens come with a later version of orch: \
-             write a loopback address such as \"127.0.0.1:{}\"",
-            address.port()
-        ))
-    }
+    })
 }
 
 fn name(text: &str) -> Result<String, String> {
@@ -219,12 +213,11 @@ mod tests {
     }
 
     #[test]
-    fn only_loopback_listens() {
-        assert_eq!(loopback("localhost:80").unwrap(), "127.0.0.1:80".parse().unwrap());
-        assert!(loopback("[::1]:80").is_ok());
-        assert!(loopback("0.0.0.0:80").unwrap_err().contains("127.0.0.1:80"));
+    fn an_address_has_a_port_and_no_name_but_localhost() {
+        assert_eq!(address("localhost:80").unwrap(), "127.0.0.1:80".parse().unwrap());
+        assert!(address("[::1]:80").is_ok() && address("0.0.0.0:80").is_ok());
         for bad in ["127.0.0.1", "127.0.0.1:99999", ":80", "example.org:80"] {
-            assert!(loopback(bad).unwrap_err().contains("no address"), "{bad:?}");
+            assert!(address(bad).unwrap_err().contains("no address"), "{bad:?}");
         }
     }
 

@@ -102,6 +102,7 @@ fn load_reporting(overrides: &Overrides, environment: Environment<'_>) -> (Optio
         let here = std::env::current_dir().unwrap_or_default();
         settings.config = found.then(|| paths::absolute_below(&here, &path));
         settings.state_dir = paths::absolute_below(&here, &settings.state_dir);
+        settings.http_token_file = settings.http_token_file.map(|path| paths::absolute_below(&here, &path));
         problems.extend(bounds::refusals(&settings));
         settings
     });

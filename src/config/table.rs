@@ -141,8 +141,12 @@ macro_rules! settings {
 settings! {
     /// The file with settings and agents. Named explicitly, it must exist.
     config: Option<PathBuf> = Fallback::Text("orch.toml"), kinds::FILE;
-    /// The address of HTTP. Only loopback, since tokens come with a later version.
+    /// The address of HTTP. One that other hosts may reach needs `http_token_file`.
     listen: SocketAddr = Fallback::Text("127.0.0.1:8080"), kinds::ADDRESS;
+    /// The bearer tokens of HTTP, one a line, of at least 16 characters; all but `/healthz` and `/readyz` then asks for one.
+    /// Others must have no rights on the file. Read at the start and on SIGHUP.
+    http_token_file: Option<PathBuf> =
+        Fallback::Unset("none; then HTTP is for loopback alone"), kinds::TOKEN_FILE;
     /// Where a replica keeps its lock, its runs and the embedded Postgres with its `database-url`. On a local disk,
     /// one directory for each replica.
     state_dir: PathBuf = Fallback::Found(
@@ -214,4 +218,4 @@ settings! {
 }
 
 /// Settings that a later version has, and what each does, so that none is accepted in silence before it works.
-pub(super) const LATER: &[&str] = &["notify", "http_token_file"];
+pub(super) const LATER: &[&str] = &["notify"];

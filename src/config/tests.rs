@@ -103,7 +103,8 @@ fn every_refusal_is_one_sentence_with_its_place() {
         ("max_concurrency = 0", "./orch.toml:1: max_concurrency is 0, which is out of bounds: write a number from 1"),
         ("pool_size = 1", "./orch.toml:1: pool_size is 1, which is out of bounds: write a number from 2"),
         ("pool_size = 1.5", "./orch.toml:1: pool_size is a number with a fraction, which it cannot be"),
-        ("listen = \"0.0.0.0:80\"", "tokens come with a later version of orch: write a loopback address"),
+        ("listen = \"0.0.0.0:80\"", "listen is 0.0.0.0:80, which other hosts may reach, and no http_token_file says"),
+        ("listen = \"[::]:80\"\nhttp_token_file = \"\"", "name a file with tokens, or write a loopback address"),
         ("listen = \"127.0.0.1:70000\"", "no address: write an address and a port"),
         (
             "lease = \"60s\"\nkill_grace = \"26s\"",
@@ -115,7 +116,6 @@ fn every_refusal_is_one_sentence_with_its_place() {
         ),
         ("drain = \"leave\"", "drain is \"leave\", which is no way to stop: write \"finish\" or \"handover\""),
         ("notify = true", "./orch.toml:1: notify comes with a later version of orch: remove it"),
-        ("http_token_file = \"x\"", "http_token_file comes with a later version of orch"),
         ("log_format = \"xml\"", "no log format: write \"text\" or \"json\""),
         ("log_cap = \"16MB16\"", "no size: write for example"),
         ("reaper_enabled = \"maybe\"", "neither: write \"true\" or \"false\""),
@@ -169,6 +169,16 @@ fn a_lease_that_is_only_just_long_enough_is_accepted() {
         Case::new(toml).load().unwrap_or_else(|error| panic!("{toml}: {error}"));
     }
     assert_eq!(Case::new("drain = \"handover\"").load().unwrap().drain, Drain::Handover);
+}
+
+#[test]
+fn another_address_is_accepted_with_a_token_file_relative_to_what_names_it() {
+    let case = Case::new("listen = \"0.0.0.0:80\"\nhttp_token_file = \"tokens\"");
+    let settings = case.load().unwrap();
+    assert_eq!(settings.listen, "0.0.0.0:80".parse().unwrap());
+    assert_eq!(settings.http_token_file, Some(case.directory.path().join("tokens")));
+    let here = std::env::current_dir().unwrap().join("other");
+    assert_eq!(case.flag("http_token_file", "other").load().unwrap().http_token_file, Some(here));
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! HTTP on loopback: the queue's summary, replicas, health and metrics.
+//! HTTP: the queue's summary, replicas, health and metrics; on loopback, or for those who show a token.
 //!
-//! Owns the routes and the form of every answer, errors included. Knows the replica only from Postgres; must never
+//! Owns the routes, who may ask, and the form of every answer, errors included. Knows the replica only from Postgres; must never
 //! import `replica`, and never lets a slow database hold a request for longer than its patience.
 
 mod cache;
@@ -9,6 +9,7 @@ mod guard;
 mod health;
 mod metrics;
 mod replicas;
+mod token;
 
 use std::{future::Future, io, sync::Arc, time::Duration};
 
@@ -17,11 +18,12 @@ use axum::{
     extract::State,
     http::{Method, StatusCode, Uri},
     middleware,
-    routing::{get, post},
+    routing::{MethodRouter, get, post},
 };
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
+pub use self::token::Tokens;
 use self::{cache::QueueCache, error::Problem};
 use crate::{
     db::{self, Db, queue},
@@ -47,6 +49,8 @@ pub struct Info {
     pub paused: watch::Receiver<Option<String>>,
     /// Cancelled once this process was told to stop: it takes no more jobs.
     pub stopping: CancellationToken,
+    /// The tokens, and each later reading of them; none, and nobody is asked for one.
+    pub tokens: Option<watch::Receiver<Tokens>>,
 }
 
 struct App {
@@ -73,17 +77,31 @@ pub async fn serve(listener: TcpListener, db: Db, info: Info, shutdown: Cancella
     }
 }
 
+/// Every route: its method, its path, and what answers there. The one list, so that nothing is served that is not told.
+fn routes() -> [(Method, &'static str, MethodRouter<Arc<App>>); 6] {
+    [
+        (Method::GET, "/queue", get(queue_summary)),
+        (Method::GET, "/healthz", get(health::alive)),
+        (Method::GET, "/readyz", get(health::ready)),
+        (Method::GET, "/metrics", get(metrics::scrape)),
+        (Method::GET, "/api/v1/replicas", get(replicas::list)),
+        (Method::POST, "/api/v1/replicas/{id}/drain", post(replicas::drain)),
+    ]
+}
+
+/// Method and path of every route, and whether it answers without a token.
+#[must_use]
+pub fn served() -> Vec<(Method, &'static str, bool)> {
+    routes().into_iter().map(|(method, path, _)| (method, path, token::OPEN.contains(&path))).collect()
+}
+
 fn router(app: Arc<App>) -> Router {
-    Router::new()
-        .route("/queue", get(queue_summary))
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(metrics::scrape))
-        .route("/api/v1/replicas", get(replicas::list))
-        .route("/api/v1/replicas/{id}/drain", post(replicas::drain))
-        .fallback(no_such_path)
+    let all = routes().into_iter().fold(Router::new(), |router, (_, path, answers)| router.route(path, answers));
+    // The layer that is added last is the first to see a request; both see also what is not there.
+    all.fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
-        .layer(middleware::from_fn(guard::loopback_names_only))
+        .layer(middleware::from_fn_with_state(app.clone(), token::with_a_token))
+        .layer(middleware::from_fn_with_state(app.clone(), guard::sent_to_us))
         .with_state(app)
 }
 
@@ -93,7 +111,7 @@ async fn queue_summary(State(app): State<Arc<App>>) -> Result<Json<queue::Summar
 }
 
 async fn no_such_path(uri: Uri) -> Problem {
-    let known = "/queue, /healthz, /readyz, /metrics, /api/v1/replicas, /api/v1/replicas/{id}/drain";
+    let known = routes().map(|(_, path, _)| path).join(", ");
     Problem::new(StatusCode::NOT_FOUND, format!("there is no {}: there are {known}", uri.path()))
 }
 

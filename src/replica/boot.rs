@@ -47,6 +47,7 @@ pub struct Boot {
     settlements: mpsc::UnboundedSender<settle::Request>,
     stamps: mpsc::UnboundedSender<stamp::Stamp>,
     shipper: ship::Shipper,
+    renewed: watch::Sender<()>,
     claiming: CancellationToken,
     declared_dead: CancellationToken,
     /// Something ended or was released: a claim may find more than the last one did.
@@ -82,6 +83,7 @@ impl Boot {
             settlements,
             stamps,
             shipper,
+            renewed: start.renewed.clone(),
             claiming: start.shutdown.drain.child_token(),
             declared_dead: CancellationToken::new(),
             claim_nudge: Notify::new(),
@@ -155,6 +157,11 @@ impl Boot {
 
     pub(super) const fn shipper(&self) -> &ship::Shipper {
         &self.shipper
+    }
+
+    /// The database granted a renewal of the lease.
+    pub(super) fn tell_renewed(&self) {
+        self.renewed.send_replace(());
     }
 
     /// Cancelled when nothing more is to be claimed.

@@ -72,6 +72,8 @@ pub struct Start {
     pub shutdown: Shutdown,
     /// Why it does nothing, while it must not: see [`identity`].
     pub paused: watch::Sender<Option<String>>,
+    /// Told of each renewal of the lease that the database granted.
+    pub renewed: watch::Sender<()>,
 }
 
 /// Runs a replica until it is told to stop. `ready` is called whenever it has registered and claims: once, and again

@@ -142,6 +142,7 @@ impl Renewing {
         let renewal = self.db.renew_replica(self.boot.replica_id(), lease.as_secs_f64(), mode).await?;
         if renewal.live {
             self.write(asked_at + lease);
+            self.boot.tell_renewed();
         }
         reconcile(&self.boot, known, renewal, &self.main);
         Ok(())

@@ -39,6 +39,7 @@ async fn served_on(db: orch::db::Db, replica: Option<ReplicaId>) -> Served {
         replica: watch::channel(replica).1,
         paused: watch::channel(None).1,
         stopping: CancellationToken::new(),
+        tokens: None,
     };
     tokio::spawn(serve(listener, db, info, stop.clone()));
     Served { address, _stop: stop.drop_guard() }

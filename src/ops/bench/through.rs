@@ -51,6 +51,7 @@ impl Replica {
             agents: receiver,
             shutdown: shutdown.clone(),
             paused: watch::Sender::new(None),
+            renewed: watch::Sender::new(()),
         };
         let (ready, is_ready) = tokio::sync::oneshot::channel();
         let mut ready = Some(ready);
