@@ -33,7 +33,7 @@ pub(super) async fn run(context: &Context, command: BenchCommand) -> anyhow::Res
         bail!("--runs, --concurrency and --rounds must be at least 1");
     }
     let options = bench::Options { runs: args.runs, concurrency: args.concurrency, rounds: args.rounds };
-    let figure = bench::run(context.settings.clone(), &context.database()?.config, options).await?;
+    let figure = bench::run(context.settings.clone(), &context.database()?.server, options).await?;
     if context.json {
         output::document(&figure)?;
     } else {

@@ -1,13 +1,12 @@
 //! What every command needs: the settings, the way to print, and the database, with sentences for when it says no.
 
 use anyhow::anyhow;
-use tokio_postgres::config::Host;
 
 use super::exit::say;
 use crate::{
     config::{self, Database, Overrides, Settings, Source},
     db::{
-        self, Db,
+        self, Db, Server,
         queue::Switches,
         schema::{self, SchemaState},
     },
@@ -58,7 +57,7 @@ impl Context {
 
     /// A pool that no connection was made for yet.
     pub(super) fn pool(&self, database: Database) -> anyhow::Result<Db> {
-        Db::new(database.config, CONNECTIONS, self.settings.prepared_statements).map_err(|error| explain(&error))
+        Db::new(database.server, CONNECTIONS, self.settings.prepared_statements).map_err(|error| explain(&error))
     }
 }
 
@@ -68,14 +67,11 @@ pub(super) const fn switches(settings: &Settings) -> Switches {
 }
 
 /// Where a database is, for people; never its password.
-pub(super) fn place(config: &tokio_postgres::Config) -> String {
-    let host = config.get_hosts().first().map_or_else(String::new, |host| match host {
-        Host::Tcp(host) => host.clone(),
-        Host::Unix(path) => path.display().to_string(),
-    });
-    let port = config.get_ports().first().copied().unwrap_or(5432);
-    let user = config.get_user().unwrap_or("-");
-    format!("{} on {host}:{port} as {user}", config.get_dbname().unwrap_or(user))
+pub(super) fn place(server: &Server) -> String {
+    let hosts: Vec<String> = server.hosts().iter().map(db::place).collect();
+    let first = server.hosts().first();
+    let user = first.and_then(|host| host.get_user()).unwrap_or("-");
+    format!("{} on {} as {user}", first.and_then(|host| host.get_dbname()).unwrap_or(user), hosts.join(","))
 }
 
 /// One sentence of what went wrong and what to do about it.
@@ -88,6 +84,7 @@ pub(super) fn explain(error: &db::Error) -> anyhow::Error {
         db::Error::Unavailable(why) => {
             anyhow!("cannot reach the database ({why}): start it, or correct DATABASE_URL or PGHOST")
         }
+        db::Error::Untrusted(why) => anyhow!("cannot reach the database over TLS: {why}"),
         db::Error::Data { message, constraint: Some(constraint), .. } => {
             anyhow!("the database refuses the value: {message} (constraint {constraint}); nothing was changed")
         }
@@ -105,7 +102,6 @@ pub(super) fn explain(error: &db::Error) -> anyhow::Error {
                 anyhow!("the database's schema is not this version's ({message}): run `orch migrate`")
             }
             "42501" => anyhow!("{message}: connect as a user who may, or have the right granted"),
-            "25006" => anyhow!("{message}: this is a standby, connect to the primary"),
             _ => anyhow!("the database failed: {error}"),
         },
     }

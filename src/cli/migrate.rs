@@ -19,7 +19,7 @@ pub(super) async fn run(context: &Context, args: MigrateArgs) -> anyhow::Result<
         output::write(schema::migrate_sql().as_bytes())?;
         return Ok(Exit::Done);
     }
-    let report = schema::migrate(&context.database()?.config).await.map_err(|error| explain(&error))?;
+    let report = schema::migrate(&context.database()?.server).await.map_err(|error| explain(&error))?;
     if context.json {
         output::document(&json!({
             "version": report.version,

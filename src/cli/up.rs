@@ -94,15 +94,15 @@ struct Held {
 /// On the embedded server: nobody else looks after its schema, so this does.
 async fn serve_embedded(settings: Settings, held: Held, server: &Embedded, shutdown: Shutdown) -> anyhow::Result<()> {
     let source = Source::StateDir(settings.state_dir.clone());
-    let database = Database { config: config::own_url(server.url())?, source };
-    schema::migrate(&database.config).await.map_err(|error| super::migrate::explain(&error))?;
+    let database = Database { server: config::own_url(server.url())?.into(), source };
+    schema::migrate(&database.server).await.map_err(|error| super::migrate::explain(&error))?;
     serve(settings, held, &database, shutdown).await
 }
 
 async fn serve(settings: Settings, held: Held, database: &Database, shutdown: Shutdown) -> anyhow::Result<()> {
-    let pool = |config, size| Db::new(config, size, settings.prepared_statements).map_err(|error| explain(&error));
-    let db = pool(database.config.clone(), settings.pool_size)?;
-    let renewals = pool(config::renewal_config(&settings, database)?, 1)?;
+    let pool = |server, size| Db::new(server, size, settings.prepared_statements).map_err(|error| explain(&error));
+    let db = pool(database.server.clone(), settings.pool_size)?;
+    let renewals = pool(config::renewal_server(&settings, database)?, 1)?;
     match schema::check(&db).await.map_err(|error| explain(&error))? {
         SchemaState::Current => {}
         state => bail!("{state}"),

@@ -12,7 +12,7 @@ pub(super) type Pairs = BTreeMap<&'static str, String>;
 enum Fate {
     /// It is used.
     Used,
-    /// It changes nothing without TLS, GSSAPI or another client encoding, and is left out.
+    /// It changes nothing without GSSAPI or another client encoding, and is left out.
     Dropped,
     /// It would change what is promised to the caller, so it is refused.
     Refused,
@@ -43,15 +43,17 @@ const KEYWORDS: &[(&str, &str, Fate)] = &[
     ("gssencmode", "PGGSSENCMODE", Fate::Used),
     ("client_encoding", "", Fate::Dropped),
     ("sslcompression", "", Fate::Dropped),
-    ("sslsni", "", Fate::Dropped),
-    ("sslcert", "", Fate::Dropped),
-    ("sslkey", "", Fate::Dropped),
-    ("sslpassword", "", Fate::Dropped),
-    ("sslcrl", "", Fate::Dropped),
-    ("sslcrldir", "", Fate::Dropped),
-    ("sslrootcert", "", Fate::Refused),
-    ("sslnegotiation", "PGSSLNEGOTIATION", Fate::Refused),
-    ("sslcertmode", "PGSSLCERTMODE", Fate::Refused),
+    ("sslsni", "PGSSLSNI", Fate::Used),
+    ("sslcert", "PGSSLCERT", Fate::Used),
+    ("sslkey", "PGSSLKEY", Fate::Used),
+    ("sslrootcert", "PGSSLROOTCERT", Fate::Used),
+    ("sslcrl", "PGSSLCRL", Fate::Used),
+    ("sslnegotiation", "PGSSLNEGOTIATION", Fate::Used),
+    ("sslcertmode", "PGSSLCERTMODE", Fate::Used),
+    ("ssl_min_protocol_version", "PGSSLMINPROTOCOLVERSION", Fate::Used),
+    ("ssl_max_protocol_version", "PGSSLMAXPROTOCOLVERSION", Fate::Used),
+    ("sslpassword", "", Fate::Refused),
+    ("sslcrldir", "PGSSLCRLDIR", Fate::Refused),
     ("requirepeer", "PGREQUIREPEER", Fate::Refused),
     ("require_auth", "PGREQUIREAUTH", Fate::Refused),
     ("service", "PGSERVICE", Fate::Refused),
@@ -84,6 +86,16 @@ pub(super) fn add(pairs: &mut Pairs, keyword: &str, value: String) -> Result<(),
         (Fate::Dropped, _) | (_, "gssencmode") => Ok(()),
         (Fate::Refused, "service") => {
             Err("names a service file, which orch does not read: write host, port, user and database instead"
+                .to_owned())
+        }
+        (Fate::Refused, "sslpassword") => {
+            Err("has the password of a private key, which orch does not read: decrypt the \
+                                               key with `openssl pkey`, mode 600, and remove sslpassword"
+                .to_owned())
+        }
+        (Fate::Refused, "sslcrldir") => {
+            Err("names a directory of revoked certificates, which orch does not read: write \
+                                             its lists into one file and name that with sslcrl"
                 .to_owned())
         }
         (Fate::Refused, keyword) => Err(format!("has the option {keyword}, which orch does not have yet: remove it")),
@@ -227,7 +239,7 @@ mod tests {
 
     #[test]
     fn key_value_pairs_are_taken_apart() {
-        let text = r"host=/run/pg  user = 'a b' password='it\'s' dbname=x\ y sslsni=1";
+        let text = r"host=/run/pg  user = 'a b' password='it\'s' dbname=x\ y client_encoding=1";
         let expected = [("host", "/run/pg"), ("user", "a b"), ("password", "it's"), ("dbname", "x y")];
         assert_eq!(parse(text).unwrap(), pairs(&expected));
         assert_eq!(parse("").unwrap(), Pairs::new());

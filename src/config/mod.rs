@@ -13,12 +13,13 @@ mod paths;
 mod pgpass;
 mod problem;
 mod table;
+mod tls;
 mod values;
 
 use std::{collections::BTreeMap, path::Path};
 
 pub use check::{Report, check};
-pub use database::{DATABASE_URL_FILE, Database, Source, database_config, explicit_database, own_url, renewal_config};
+pub use database::{DATABASE_URL_FILE, Database, Source, database_config, explicit_database, own_url, renewal_server};
 pub use paths::Environment;
 pub use problem::{Place, Problem, Problems};
 pub use table::{Fallback, SETTINGS, Setting, Settings};

@@ -11,6 +11,10 @@ pub enum Error {
     /// The database could not be reached, or the connection broke: whether the statement took effect is unknown.
     #[error("reach the database: {0}")]
     Unavailable(String),
+    /// The database could not be reached in the way that was asked for: TLS said no. Nothing was sent. The sentence says
+    /// what to do.
+    #[error("reach the database over TLS: {0}")]
+    Untrusted(String),
     /// Orch's own functions and triggers said no (SQLSTATE `OR…`); the message says what to do.
     #[error("{message}{}", hint.as_ref().map(|h| format!(" ({h})")).unwrap_or_default())]
     Refused {
@@ -88,6 +92,11 @@ impl Error {
             }
             // 57014 is a cancelled statement (statement_timeout): it had no effect, but says nothing about a row.
             Some("08" | "53") => Self::Unavailable(message),
+            // A standby, or a primary that was made read-only: it had no effect here, and another server takes it. Never
+            // the fault of the data.
+            Some("25") if code == SqlState::READ_ONLY_SQL_TRANSACTION.code() => Self::Unavailable(format!(
+                "{message}: this server takes no writes, name the primary, or all hosts with target_session_attrs=read-write"
+            )),
             Some("57") if code != SqlState::QUERY_CANCELED.code() => Self::Unavailable(message),
             Some("40") => Self::Conflict(message),
             Some("55") if code == SqlState::LOCK_NOT_AVAILABLE.code() => Self::Locked(message),
@@ -120,10 +129,10 @@ impl From<&tokio_postgres::Error> for Error {
     }
 }
 
-impl From<deadpool_postgres::PoolError> for Error {
-    fn from(error: deadpool_postgres::PoolError) -> Self {
+impl From<deadpool::managed::PoolError<Self>> for Error {
+    fn from(error: deadpool::managed::PoolError<Self>) -> Self {
         match error {
-            deadpool_postgres::PoolError::Backend(error) => error.into(),
+            deadpool::managed::PoolError::Backend(error) => error,
             other => Self::Unavailable(other.to_string()),
         }
     }

@@ -6,6 +6,7 @@
 
 pub mod agents;
 pub mod bench;
+mod connect;
 pub mod doctor;
 mod error;
 pub mod identity;
@@ -18,15 +19,22 @@ pub mod replicas;
 pub mod runs;
 pub mod schema;
 mod statement;
+pub mod tls;
+mod verify;
 
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
+use connect::{Manager, Session};
+pub use connect::{Server, place};
+use deadpool::{
+    Runtime,
+    managed::{Object, Pool},
+};
 pub use error::{Error, REFUSAL_CLASS};
 pub use statement::Statement;
 pub(crate) use statement::statement;
 use tokio_postgres::{
-    NoTls, Row,
+    Row,
     types::{ToSql, Type},
 };
 
@@ -46,18 +54,17 @@ const CONFLICTS: u32 = 5;
 /// A pool of connections to one database.
 #[derive(Debug, Clone)]
 pub struct Db {
-    pool: Pool,
+    pool: Pool<Manager>,
     prepared: bool,
     answer_within: Duration,
 }
 
 impl Db {
     /// A pool of at most `size` connections; none is opened yet. `prepared` is the setting `prepared_statements`.
-    pub fn new(config: tokio_postgres::Config, size: usize, prepared: bool) -> Result<Self> {
-        let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
-        let pool = Pool::builder(manager)
+    pub fn new(server: impl Into<Server>, size: usize, prepared: bool) -> Result<Self> {
+        let pool = Pool::builder(Manager(server.into()))
             .max_size(size)
-            .runtime(deadpool_postgres::Runtime::Tokio1)
+            .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| Error::Unavailable(error.to_string()))?;
         Ok(Self { pool, prepared, answer_within: ANSWER_WITHIN })
@@ -95,20 +102,30 @@ impl Db {
     }
 
     async fn query_unbounded(&self, statement: &Statement, params: Params<'_>) -> Result<Vec<Row>> {
-        let client = Lent::new(self.pool.get().await?);
+        let lent = Lent::new(self.pool.get().await?);
+        let client = &lent.get().client;
         let rows = if self.prepared {
-            let prepared = client.get().prepare_typed_cached(statement.sql, statement.params).await;
+            let prepared = client.prepare_typed_cached(statement.sql, statement.params).await;
             match prepared {
-                Ok(prepared) => client.get().query(&prepared, params).await,
+                Ok(prepared) => client.query(&prepared, params).await,
                 Err(error) => Err(error),
             }
         } else {
             let typed: Vec<(&(dyn ToSql + Sync), Type)> =
                 params.iter().copied().zip(statement.params.iter().cloned()).collect();
-            client.get().query_typed(statement.sql, &typed).await
+            client.query_typed(statement.sql, &typed).await
         };
-        client.give_back();
-        Ok(rows?)
+        match rows.map_err(Error::from) {
+            // The server became a standby, or read-only by decree: the next connection is to a server that takes writes.
+            Err(error @ Error::Unavailable(_)) => {
+                lent.throw_away();
+                Err(error)
+            }
+            answer => {
+                lent.give_back();
+                answer
+            }
+        }
     }
 
     /// As [`Db::query`], for a statement that returns at most one row.
@@ -122,38 +139,37 @@ impl Db {
     }
 }
 
-/// How long a server may take to hear that an answer is no longer wanted.
-const CANCEL_WITHIN: Duration = Duration::from_secs(5);
-
 /// A lent connection. One that is dropped before its answer came, because the caller was cancelled or ran out of
 /// patience, never returns to the pool: the next borrower would wait behind the answer that nobody wants.
-struct Lent(Option<deadpool_postgres::Object>);
+struct Lent(Option<Object<Manager>>);
 
 impl Lent {
-    fn new(object: deadpool_postgres::Object) -> Self {
+    fn new(object: Object<Manager>) -> Self {
         Self(Some(object))
     }
 
-    fn get(&self) -> &deadpool_postgres::Object {
+    fn get(&self) -> &Session {
         self.0.as_ref().expect("a lent connection is there until it is given back, which consumes it")
     }
 
     fn give_back(mut self) {
         drop(self.0.take());
     }
+
+    /// Closes it; another takes its place in the pool.
+    fn throw_away(mut self) {
+        drop(self.0.take().map(Object::take));
+    }
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
         let Some(object) = self.0.take() else { return };
-        let client = deadpool_postgres::Object::take(object);
+        let session = Object::take(object);
         // A server that waits for a lock does not look at its socket: unasked to stop, it would hold one of the few
         // connections until the lock is granted, and every further try one more.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current()
-            && !client.is_closed()
-        {
-            let token = client.cancel_token();
-            runtime.spawn(tokio::time::timeout(CANCEL_WITHIN, async move { token.cancel_query(NoTls).await }));
+        if !session.client.is_closed() {
+            session.cancel();
         }
     }
 }

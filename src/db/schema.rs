@@ -8,9 +8,9 @@ mod files;
 pub use files::{DEFINITIONS, MIGRATIONS, migrate_sql};
 use refinery::Runner;
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::Client;
 
-use super::{Db, Error, Result, Statement, statement};
+use super::{Db, Error, Result, Server, Statement, statement};
 
 /// The table of applied migrations.
 pub const HISTORY: &str = "orch.schema_history";
@@ -88,9 +88,10 @@ pub enum MigrateError {
 ///
 /// Each migration is one transaction, and so are the definitions together. Where a table is in use for longer than five
 /// seconds it gives up with [`Error::Locked`], having done whole steps only: repeat it.
-pub async fn migrate(config: &Config) -> Result<MigrateReport, MigrateError> {
+pub async fn migrate(server: impl Into<Server>) -> Result<MigrateReport, MigrateError> {
     // The lock has a connection of its own, and lives in a transaction, so that it also holds through a pooler.
-    let (lock, _lock_task) = connect(config).await?;
+    let server = server.into();
+    let (lock, _lock_task) = connect(&server).await?;
     lock.batch_execute(&format!(
         "begin; set local idle_in_transaction_session_timeout = 0; select pg_advisory_xact_lock({})",
         files::LOCK
@@ -98,7 +99,7 @@ pub async fn migrate(config: &Config) -> Result<MigrateReport, MigrateError> {
     .await
     .map_err(Error::from)?;
 
-    let (mut client, _task) = connect(config).await?;
+    let (mut client, _task) = connect(&server).await?;
     client
         .batch_execute(&format!("set client_min_messages = 'warning'; {}", files::CREATE_SCHEMA))
         .await
@@ -207,13 +208,8 @@ impl Drop for Task {
     }
 }
 
-async fn connect(config: &Config) -> Result<(Client, Task)> {
-    let (client, connection) = config.connect(NoTls).await?;
-    let task = tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a migration's connection ended");
-        }
-    });
+async fn connect(server: &Server) -> Result<(Client, Task)> {
+    let (client, task) = server.connect().await?;
     Ok((client, Task(task)))
 }
 

@@ -25,14 +25,16 @@ impl Problem {
 impl From<db::Error> for Problem {
     fn from(error: db::Error) -> Self {
         let status = match &error {
-            db::Error::Unavailable(_) | db::Error::Locked(_) | db::Error::Conflict(_) => {
+            db::Error::Unavailable(_) | db::Error::Untrusted(_) | db::Error::Locked(_) | db::Error::Conflict(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             db::Error::Refused { .. } | db::Error::Data { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             db::Error::Server { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         };
         let sentence = match &error {
-            db::Error::Unavailable(_) | db::Error::Locked(_) | db::Error::Conflict(_) => format!("failed to {error}"),
+            db::Error::Unavailable(_) | db::Error::Untrusted(_) | db::Error::Locked(_) | db::Error::Conflict(_) => {
+                format!("failed to {error}")
+            }
             db::Error::Refused { .. } | db::Error::Data { .. } | db::Error::Server { .. } => error.to_string(),
         };
         Self::new(status, sentence)

@@ -12,10 +12,9 @@ use tokio_postgres::{Client, NoTls, Row};
 use crate::{
     auditor::{self, Auditor, Violation},
     bound::{HANDOVER_LEASE, HEARTBEAT, POLL, REAP_GRACE, TICK},
-    cluster::Cluster,
     kept,
     node::Node,
-    support::{Orch, Replica, TestDb, eventually, eventually_within, processes_beneath, say},
+    support::{Cluster, Orch, Replica, TestDb, eventually, eventually_within, processes_beneath, say},
     witness,
 };
 

@@ -10,7 +10,6 @@ mod support;
 mod auditor;
 mod bound;
 mod case;
-mod cluster;
 mod container;
 mod failpoints;
 mod hand;

@@ -117,7 +117,11 @@ async fn no_database_and_a_wrong_password_are_refused() {
     std::thread::spawn(move || {
         for stream in server.incoming() {
             let mut stream = stream.unwrap();
-            let _ = stream.read(&mut [0; 1024]);
+            // The request for TLS is the one of eight bytes.
+            if stream.read(&mut [0; 1024]).is_ok_and(|length| length == 8) {
+                let _ = stream.write_all(b"N");
+                let _ = stream.read(&mut [0; 1024]);
+            }
             let fields = b"SFATAL\0VFATAL\0C28P01\0Mpassword authentication failed for user \"x\"\0\0";
             let length = u32::try_from(fields.len() + 4).unwrap();
             let _ = stream.write_all(&[b"E".as_slice(), &length.to_be_bytes(), fields].concat());

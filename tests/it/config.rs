@@ -59,7 +59,7 @@ async fn a_check_warns_and_explains_but_does_not_refuse() {
 
 #[tokio::test]
 async fn no_password_is_ever_printed() {
-    let url = "postgres://me:hunter2@127.0.0.1:1/d?sslmode=require";
+    let url = "postgres://me:hunter2@127.0.0.1:1/d?sslmode=disable&channel_binding=require";
     let orch = Orch::without_database().with("DATABASE_URL", url);
     for command in [&["config", "check"][..], &["queue"], &["up"]] {
         let output = orch.run(command).await;

@@ -38,3 +38,4 @@ mod ship;
 mod statements;
 mod support;
 mod takeover;
+mod tls;

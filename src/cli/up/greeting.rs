@@ -20,7 +20,7 @@ impl Greeting {
         Self {
             format: settings.log_format,
             address: format!("http://{}", settings.listen),
-            database: format!("{} ({})", database.source, place(&database.config)),
+            database: format!("{} ({})", database.source, place(&database.server)),
             state_dir: settings.state_dir.display().to_string(),
             replica: settings.name.clone(),
             slots: settings.max_concurrency,

@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde::Serialize;
 
-use crate::config::Settings;
+use crate::{config::Settings, db::Server};
 
 /// What to measure.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +42,7 @@ pub struct Figure {
 }
 
 /// Runs of `/bin/true` a second through queue, spawner, shim and settle, beside a bare spawn loop.
-pub async fn run(settings: Settings, database: &tokio_postgres::Config, options: Options) -> anyhow::Result<Figure> {
+pub async fn run(settings: Settings, database: &Server, options: Options) -> anyhow::Result<Figure> {
     let scratch = scratch::Scratch::create(database).await.context("failed to make a database for the bench")?;
     let measured = rounds(settings, &scratch, options).await;
     scratch.drop().await;

@@ -42,10 +42,10 @@ impl Replica {
         let state_dir = StateDir::open(&settings.state_dir)?;
         let (agents, receiver) = watch::channel(Arc::new(settings.agents.clone()));
         let shutdown = Shutdown::default();
-        let db = Db::new(scratch.config.clone(), settings.pool_size, settings.prepared_statements)?;
+        let db = Db::new(scratch.server.clone(), settings.pool_size, settings.prepared_statements)?;
         let start = Start {
             db: db.clone(),
-            renewals: Db::new(scratch.config.clone(), 1, settings.prepared_statements)?,
+            renewals: Db::new(scratch.server.clone(), 1, settings.prepared_statements)?,
             settings,
             state_dir,
             agents: receiver,

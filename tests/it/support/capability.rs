@@ -58,7 +58,7 @@ pub(crate) fn installed_postgres() -> Option<PathBuf> {
     let mut debian: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();
     debian.sort();
     let mut places = std::env::split_paths(&path).chain(debian.into_iter().rev());
-    places.find(|place| place.join("initdb").exists() && place.join("pg_ctl").exists())
+    places.find(|place| ["initdb", "pg_ctl", "pg_basebackup"].into_iter().all(|program| place.join(program).exists()))
 }
 
 fn unshare(kinds: &[&str]) -> Option<String> {

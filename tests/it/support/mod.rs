@@ -6,6 +6,7 @@
 #![allow(dead_code, unused_imports, reason = "two test binaries share these helpers, and neither needs all of them")]
 
 mod capability;
+mod cluster;
 mod container;
 mod database;
 mod embedded;
@@ -17,6 +18,7 @@ mod server;
 mod sweep;
 
 pub(crate) use capability::{Capability, installed_postgres, lacking, not_run, requires};
+pub(crate) use cluster::Cluster;
 pub(crate) use database::TestDb;
 pub(crate) use eventually::{eventually, eventually_within};
 pub(crate) use http::{Answer, http_get, http_request};

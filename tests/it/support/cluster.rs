@@ -1,0 +1,186 @@
+//! A Postgres of a test's own, which it may configure, crash, replicate and promote. From the installed programs, in a
+//! directory that goes with it.
+
+use std::{
+    net::TcpListener,
+    os::unix::fs::{PermissionsExt as _, chown},
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use nix::unistd::{User, geteuid};
+use tempfile::TempDir;
+use tokio_postgres::{Config, NoTls};
+
+use super::{eventually, installed_postgres};
+
+/// A server; dropped, it ends.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    bin: PathBuf,
+    home: TempDir,
+    user: Option<User>,
+    port: u16,
+}
+
+impl Cluster {
+    /// Makes and starts one.
+    pub(crate) async fn start() -> Self {
+        Self::start_with("", "", &[]).await
+    }
+
+    /// Makes and starts one with these lines of `postgresql.conf`, these before all others of `pg_hba.conf`, and these files
+    /// beside them, readable by the server alone.
+    pub(crate) async fn start_with(settings: &str, hba: &str, files: &[(&str, &str)]) -> Self {
+        let cluster = Self::place();
+        let data = cluster.data_text();
+        cluster.must("initdb", &["-D", &data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"]);
+        for (name, text) in files {
+            cluster.write(name, text);
+        }
+        cluster.append("postgresql.conf", settings);
+        let given = std::fs::read_to_string(cluster.data().join("pg_hba.conf")).expect("what initdb wrote");
+        cluster.write("pg_hba.conf", &format!("{hba}\n{given}"));
+        cluster.come_back().await;
+        cluster
+    }
+
+    /// A streaming standby of this one, started, with the name under which the primary knows it.
+    pub(crate) async fn standby(&self, name: &str) -> Self {
+        let standby = Self::place();
+        let source = format!("host=127.0.0.1 port={} user=postgres application_name={name}", self.port);
+        let data = standby.data_text();
+        standby.must("pg_basebackup", &["-D", &data, "-d", &source, "-R", "-c", "fast", "-X", "stream", "--no-sync"]);
+        standby.come_back().await;
+        standby
+    }
+
+    /// Makes a primary of a standby, and waits until it is one.
+    pub(crate) async fn promote(&self) {
+        let promoted = self.control(&["promote", "-W"]);
+        assert!(promoted.status.success(), "pg_ctl: {}", String::from_utf8_lossy(&promoted.stderr));
+        eventually("the standby to be a primary", async || {
+            let (client, connection) = self.config().connect(NoTls).await.ok()?;
+            tokio::spawn(connection);
+            let row = client.query_one("select not pg_is_in_recovery()", &[]).await.ok()?;
+            row.get::<_, bool>(0).then_some(())
+        })
+        .await;
+    }
+
+    /// Adds lines to one of its files. They count from its next start.
+    pub(crate) fn append(&self, name: &str, lines: &str) {
+        let before = std::fs::read_to_string(self.data().join(name)).unwrap_or_default();
+        self.write(name, &format!("{before}\n{lines}\n"));
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let file = self.data().join(name);
+        std::fs::write(&file, text).expect("a file of the cluster");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("its permissions");
+        self.give_away(&file);
+    }
+
+    fn give_away(&self, path: &Path) {
+        if let Some(user) = &self.user {
+            chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).expect("something to give away");
+        }
+    }
+
+    /// A directory, a user and a port.
+    fn place() -> Self {
+        let bin = installed_postgres().expect("a test that needs an installed Postgres says so");
+        let home = tempfile::Builder::new().prefix("orch-cluster-").tempdir().expect("a temporary directory");
+        // Postgres refuses to run as root.
+        let user = geteuid().is_root().then(|| {
+            let found = ["postgres", "nobody"].into_iter().find_map(|name| User::from_name(name).ok().flatten());
+            found.expect("a user who is not root")
+        });
+        let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|free| free.local_addr()).expect("a free port").port();
+        let cluster = Self { bin, home, user, port };
+        std::fs::set_permissions(cluster.home.path(), std::fs::Permissions::from_mode(0o700)).expect("its permissions");
+        cluster.give_away(cluster.home.path());
+        cluster
+    }
+
+    fn must(&self, program: &str, words: &[&str]) {
+        let made = self.run(program, words);
+        assert!(made.status.success(), "{program}: {}", String::from_utf8_lossy(&made.stderr));
+    }
+
+    /// Where it listens on 127.0.0.1.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// How to reach its one database.
+    pub(crate) fn config(&self) -> Config {
+        let mut config = Config::new();
+        config.host("127.0.0.1").port(self.port).user("postgres").dbname("postgres");
+        config
+    }
+
+    /// The same as a URL.
+    pub(crate) fn url(&self) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// Crashes it: what was not committed is gone, and every connection with it.
+    pub(crate) fn crash(&self) {
+        let crashed = self.control(&["stop", "-m", "immediate"]);
+        assert!(crashed.status.success(), "pg_ctl: {}", String::from_utf8_lossy(&crashed.stderr));
+    }
+
+    /// Starts it, and waits until it answers. Without fsync: a crash of the server loses nothing that the machine keeps.
+    pub(crate) async fn come_back(&self) {
+        let options = format!(
+            "-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=100 -c shared_buffers=32MB \
+             -c fsync=off",
+            self.port
+        );
+        let log = self.home.path().join("log");
+        let started = self.control(&["start", "-W", "-o", &options, "-l", log.to_str().expect("a path of letters")]);
+        assert!(started.status.success(), "pg_ctl: {}", String::from_utf8_lossy(&started.stderr));
+        eventually("the crashed server to answer", async || self.config().connect(NoTls).await.is_ok().then_some(()))
+            .await;
+    }
+
+    fn control(&self, words: &[&str]) -> Output {
+        let data = self.data_text();
+        let words: Vec<&str> = words.iter().copied().chain(["-D", &data]).collect();
+        self.run("pg_ctl", &words)
+    }
+
+    fn run(&self, program: &str, words: &[&str]) -> Output {
+        let program = self.bin.join(program);
+        let mut command = match &self.user {
+            None => Command::new(&program),
+            Some(user) => {
+                let mut command = Command::new("setpriv");
+                command.args(["--clear-groups", "--reuid", &user.uid.to_string(), "--regid", &user.gid.to_string()]);
+                command.arg(&program);
+                command
+            }
+        };
+        // A descriptor of this process would keep a pipe open for as long as the server lives.
+        command.args(words).current_dir("/").env("LC_ALL", "C.UTF-8").stdin(std::process::Stdio::null());
+        if words.contains(&"start") {
+            command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        }
+        command.output().unwrap_or_else(|error| panic!("{}: {error}", program.display()))
+    }
+
+    fn data_text(&self) -> String {
+        self.data().to_str().expect("a path of letters").to_owned()
+    }
+
+    fn data(&self) -> PathBuf {
+        self.home.path().join("data")
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let _ = self.control(&["stop", "-m", "immediate"]);
+    }
+}
