@@ -2,9 +2,11 @@
 //!
 //! Pure: no clock, no input or output, no SQL.
 
+pub mod fence;
 mod fingerprint;
 mod ids;
 mod outcome;
+pub mod ownership;
 mod rules;
 mod settle;
 mod status;

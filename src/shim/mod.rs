@@ -11,7 +11,6 @@
 //! | `spawner` | the process that forks shims |
 //! | `lease` | until when a replica's runs are its own: written by it, read by its shims |
 //! | `hold`, `tend`, `ending` | the shim: its lock, its loop, the order of its end |
-//! | `fence` | when a tree is told to end: the lease, a timeout, silence |
 //! | `start`, `birth` | the job's first steps, and how the shim hears of them |
 //! | `peers`, `clock` | who speaks with a shim; its clock |
 //! | `tree`, `cgroup`, `pidns`, `process` | the three containments and what they stand on |
@@ -19,14 +18,13 @@
 //! | `spool`, `log` | the bounded output, written and read |
 //! | `sys` | the system calls without a safe wrapper |
 //!
-//! This room knows no database.
+//! When a tree is told to end (the lease, a timeout, silence) is decided by `model::fence`. This room knows no database.
 
 mod birth;
 mod cgroup;
 pub mod client;
 mod clock;
 mod ending;
-mod fence;
 mod handle;
 mod hold;
 mod lease;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use super::rundir::{RunDir, RunLock};
-use crate::model::{Containment, JobId, ReplicaId, RunId};
+use crate::model::{Containment, JobId, ReplicaId, RunId, fence::Limit};
 
 /// The largest result file that is passed on, in bytes.
 pub const RESULT_MAX: u64 = 1024 * 1024;
@@ -110,6 +110,16 @@ pub enum Cause {
     Fenced,
     /// It was told to end.
     Terminated(Reason),
+}
+
+impl From<Limit> for Cause {
+    fn from(limit: Limit) -> Self {
+        match limit {
+            Limit::Lease => Self::Fenced,
+            Limit::Timeout => Self::TimedOut,
+            Limit::Silence => Self::Silent,
+        }
+    }
 }
 
 /// What became of the result file.

@@ -25,12 +25,13 @@ use nix::{
 };
 
 use super::{
-    clock, fence,
+    clock,
     lease::read_deadline,
     protocol::{RunDir, SpawnError},
     rundir::{Identity, SpecFile},
     sys,
 };
+use crate::model::fence;
 
 /// What the child says first where its pid must be told, and what it is answered.
 pub(super) const HELLO: &[u8] = b"p";

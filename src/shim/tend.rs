@@ -23,7 +23,6 @@ use nix::{
 use super::{
     birth::{Birth, News},
     clock::{Alarm, now},
-    fence::{self, Stage},
     hold::Held,
     lease::Lease,
     peers::{PEERS_MAX, Peers},
@@ -36,6 +35,7 @@ use super::{
     sys::{self, End},
     tree::{self, Known, Tree},
 };
+use crate::model::fence::{self, Stage};
 
 /// Children reaped, and pieces of output read, before everything else is looked at again.
 const REAP_BOUND: usize = 1024;

@@ -1,7 +1,7 @@
 //! The process tree of a run, whatever holds it together: begin it, count it, end it, see that it is empty.
 //!
 //! Owns the choice of the containment and what each means for the shim. The three differ only here. Decides nothing about
-//! when: that is `fence`, and `tend` does it.
+//! when: that is `model::fence`, and `tend` does it.
 
 use std::{collections::HashSet, fs::File, io, os::fd::AsFd, path::PathBuf};
 

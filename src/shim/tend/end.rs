@@ -1,7 +1,7 @@
 //! How the tree that a shim tends comes to its end, and what is said of it.
 //!
 //! Owns when it is told to end: the lease, a timeout, silence, a request, a signal, or a main process that ended and left
-//! others. TERM, then KILL, over the whole tree, until it is empty. What is due when is `fence`'s to decide; here it is
+//! others. TERM, then KILL, over the whole tree, until it is empty. What is due when is `model::fence`'s to decide; here it is
 //! done. Waits for nothing.
 
 use std::time::Duration;
@@ -9,14 +9,16 @@ use std::time::Duration;
 use nix::sys::resource::{UsageWho, getrusage};
 
 use super::{PIECE, Run};
-use crate::shim::{
-    clock::now,
-    ending::read_result,
-    fence::{Due, Facts, Stage},
-    process,
-    protocol::{Cause, Exit},
-    sys::End,
-    tree::Tree,
+use crate::{
+    model::fence::{Due, Facts, Limit, Stage},
+    shim::{
+        clock::now,
+        ending::read_result,
+        process,
+        protocol::{Cause, Exit},
+        sys::End,
+        tree::Tree,
+    },
 };
 
 /// What the main process left behind has this long between TERM and KILL, or the run's own grace if that is shorter.
@@ -56,10 +58,10 @@ impl Run<'_> {
                     self.due_at = until;
                     return;
                 }
-                Due::Term { cause, kill_at } => {
+                Due::Term { limit, kill_at } => {
                     // It may have written while we slept since the last look.
-                    if cause != Cause::Silent || !self.has_more_output() {
-                        self.end(cause, kill_at);
+                    if limit != Limit::Silence || !self.has_more_output() {
+                        self.end(limit.into(), kill_at);
                     }
                 }
                 Due::Kill => {

@@ -1,12 +1,10 @@
 //! When a run's tree is told to end, as a function of facts: its owner's lease, a timeout, silence, what was told before.
 //!
 //! Owns the arithmetic of the fence: TERM at the lease's end less K, KILL at the lease's end less K/2, and no grace of any
-//! other ending beyond that, so that by the lease's end nothing of the run lives. Pure: it reads no clock and no file, and
-//! signals nobody; `tend` does what it says.
+//! other ending beyond that, so that by the lease's end nothing of the run lives. It signals nobody: `shim::tend` does what
+//! it says, and the model of `tests/model` goes by the same functions.
 
 use std::time::Duration;
-
-use super::protocol::Cause;
 
 /// Between two rounds of KILL.
 const ROUND: Duration = Duration::from_millis(50);
@@ -16,18 +14,31 @@ const LOOK_MOST: Duration = Duration::from_secs(1);
 const LOOK_LEAST: Duration = Duration::from_millis(10);
 
 /// Whether so much of a lease that ends at `lease` is left at `now` that a run may start: twice K.
-pub(super) fn may_start(now: Duration, lease: Duration, grace: Duration) -> bool {
+#[must_use]
+pub fn may_start(now: Duration, lease: Duration, grace: Duration) -> bool {
     lease.saturating_sub(now) >= grace.saturating_mul(2)
 }
 
 /// From one look at the lease to the next, whatever any timer says.
-pub(super) fn look_every(grace: Duration) -> Duration {
+#[must_use]
+pub fn look_every(grace: Duration) -> Duration {
     (grace / 5).clamp(LOOK_LEAST, LOOK_MOST)
+}
+
+/// Which limit a tree has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// The lease of the replica that it follows is about to run out.
+    Lease,
+    /// Its main process has run for as long as it may.
+    Timeout,
+    /// Its main process has written nothing for as long as it may.
+    Silence,
 }
 
 /// How far the end of a tree has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
+pub enum Stage {
     /// It was told nothing.
     Living,
     /// TERM was sent.
@@ -46,13 +57,15 @@ pub(super) enum Stage {
 
 impl Stage {
     /// After a KILL at `now`.
-    pub(super) fn killed(self, now: Duration) -> Self {
+    #[must_use]
+    pub fn killed(self, now: Duration) -> Self {
         let since = if let Self::Kill { since, .. } = self { since } else { now };
         Self::Kill { since, again_at: now.saturating_add(ROUND) }
     }
 
     /// After a TERM, or after one more wish to end what has had its TERM: that can only shorten the grace.
-    pub(super) fn told(self, kill_at: Duration) -> Self {
+    #[must_use]
+    pub fn told(self, kill_at: Duration) -> Self {
         match self {
             Self::Living => Self::Term { kill_at },
             Self::Term { kill_at: before } => Self::Term { kill_at: before.min(kill_at) },
@@ -63,24 +76,24 @@ impl Stage {
 
 /// What is known at one moment. All times are on `CLOCK_BOOTTIME`.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Facts {
+pub struct Facts {
     /// The moment.
-    pub(super) now: Duration,
+    pub now: Duration,
     /// D, until when the owner's runs are its own.
-    pub(super) lease: Duration,
+    pub lease: Duration,
     /// K, `kill_grace`.
-    pub(super) grace: Duration,
+    pub grace: Duration,
     /// When the main process has run for too long.
-    pub(super) timeout_at: Option<Duration>,
+    pub timeout_at: Option<Duration>,
     /// When it has been silent for too long.
-    pub(super) silent_at: Option<Duration>,
+    pub silent_at: Option<Duration>,
     /// How far the end has come.
-    pub(super) stage: Stage,
+    pub stage: Stage,
 }
 
 /// What is to be done now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Due {
+pub enum Due {
     /// Nothing, as long as the facts stay as they are, until then.
     Nothing {
         /// Later than now.
@@ -89,7 +102,7 @@ pub(super) enum Due {
     /// TERM to the whole tree.
     Term {
         /// Why.
-        cause: Cause,
+        limit: Limit,
         /// When it will be KILL.
         kill_at: Duration,
     },
@@ -99,19 +112,20 @@ pub(super) enum Due {
 
 impl Facts {
     /// What these facts ask for.
-    pub(super) fn due(&self) -> Due {
+    #[must_use]
+    pub fn due(&self) -> Due {
         let (now, term_at, kill_by) =
             (self.now, self.lease.saturating_sub(self.grace), self.lease.saturating_sub(self.grace / 2));
         let at = match self.stage {
             Stage::Living => {
                 // The fence first: what comes too late for all of them was frozen, and that is nobody's failure.
                 let ends = [
-                    (Some(term_at), Cause::Fenced, kill_by),
-                    (self.timeout_at, Cause::TimedOut, now.saturating_add(self.grace)),
-                    (self.silent_at, Cause::Silent, now.saturating_add(self.grace)),
+                    (Some(term_at), Limit::Lease, kill_by),
+                    (self.timeout_at, Limit::Timeout, now.saturating_add(self.grace)),
+                    (self.silent_at, Limit::Silence, now.saturating_add(self.grace)),
                 ];
-                if let Some((_, cause, kill_at)) = ends.into_iter().find(|(at, ..)| at.is_some_and(|at| at <= now)) {
-                    return Due::Term { cause, kill_at };
+                if let Some((_, limit, kill_at)) = ends.into_iter().find(|(at, ..)| at.is_some_and(|at| at <= now)) {
+                    return Due::Term { limit, kill_at };
                 }
                 ends.into_iter().filter_map(|(at, ..)| at).min().unwrap_or(term_at)
             }
@@ -160,9 +174,9 @@ mod tests {
             match (facts.stage, facts.due()) {
                 (_, Due::Nothing { until }) if until <= facts.now => prop_assert!(false, "it would spin"),
                 (Stage::Living, Due::Nothing { until }) => prop_assert!(facts.now < term_at && until <= term_at),
-                (Stage::Living, Due::Term { cause, kill_at }) => {
-                    prop_assert_eq!(cause == Cause::Fenced, facts.now >= term_at);
-                    prop_assert!(cause != Cause::Fenced || kill_at == kill_by);
+                (Stage::Living, Due::Term { limit, kill_at }) => {
+                    prop_assert_eq!(limit == Limit::Lease, facts.now >= term_at);
+                    prop_assert!(limit != Limit::Lease || kill_at == kill_by);
                 }
                 (Stage::Living, Due::Kill) => prop_assert!(false, "nobody is killed without a TERM"),
                 (Stage::Term { .. }, Due::Nothing { until }) => prop_assert!(facts.now < kill_by && until <= kill_by),
@@ -197,8 +211,8 @@ mod tests {
                             prop_assert!(until > now);
                             break;
                         }
-                        Due::Term { cause, kill_at } => {
-                            prop_assert_eq!(cause, Cause::Fenced);
+                        Due::Term { limit, kill_at } => {
+                            prop_assert_eq!(limit, Limit::Lease);
                             prop_assert!(now + grace >= lease && kill_by.is_none());
                             kill_by = Some(lease.saturating_sub(grace / 2));
                             stage = stage.told(kill_at);
