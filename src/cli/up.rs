@@ -26,7 +26,7 @@ use super::{
 use crate::{
     config::{self, Database, Settings, Source},
     db::{
-        Db,
+        Db, Witness,
         schema::{self, SchemaState},
     },
     embedded::{self, Embedded},
@@ -100,7 +100,10 @@ async fn serve_embedded(settings: Settings, held: Held, server: &Embedded, shutd
 }
 
 async fn serve(settings: Settings, held: Held, database: &Database, shutdown: Shutdown) -> anyhow::Result<()> {
-    let pool = |server, size| Db::new(server, size, settings.prepared_statements).map_err(|error| explain(&error));
+    let witness = Witness::default();
+    let pool = |server, size| {
+        Db::believing(server, size, settings.prepared_statements, &witness).map_err(|error| explain(&error))
+    };
     let db = pool(database.server.clone(), settings.pool_size)?;
     let renewals = pool(config::renewal_server(&settings, database)?, 1)?;
     match schema::check(&db).await.map_err(|error| explain(&error))? {

@@ -25,7 +25,7 @@ use tokio_postgres::{
 };
 
 use super::{
-    Error, Result,
+    Error, Result, Witness,
     tls::{Connector, HandshakeFailed, Mode, Tls},
     verify,
 };
@@ -86,16 +86,17 @@ impl Server {
 
     /// A connection outside of any pool, and the task that moves its bytes, which ends with it.
     pub async fn connect(&self) -> Result<(Client, JoinHandle<()>)> {
-        let made = self.make().await?;
+        let (made, _) = self.make(None).await?;
         Ok((made.client, made.task))
     }
 
     /// Boxed: what waits for it has a future that is large enough.
-    fn make(&self) -> BoxFuture<'_, Result<Made>> {
-        self.make_on_any().boxed()
+    fn make<'a>(&'a self, witness: Option<&'a Witness>) -> BoxFuture<'a, Result<(Made, Option<u32>)>> {
+        self.make_on_any(witness).boxed()
     }
 
-    async fn make_on_any(&self) -> Result<Made> {
+    /// With the timeline of its server, where there is a witness who asked.
+    async fn make_on_any(&self, witness: Option<&Witness>) -> Result<(Made, Option<u32>)> {
         let count = self.hosts.len();
         let first = self.next.load(Ordering::Relaxed);
         let mut order: Vec<usize> = (0..count).map(|n| (first + n) % count.max(1)).collect();
@@ -105,7 +106,7 @@ impl Server {
         let mut failures = Vec::new();
         for index in order {
             self.next.store((index + 1) % count, Ordering::Relaxed);
-            match self.make_on(&self.hosts[index]).await {
+            match self.make_on(&self.hosts[index], witness).await {
                 Ok(made) => {
                     self.next.store(index, Ordering::Relaxed);
                     return Ok(made);
@@ -129,14 +130,22 @@ impl Server {
     }
 
     /// Address after address of one host.
-    async fn make_on(&self, host: &Config) -> Result<Made> {
+    async fn make_on(&self, host: &Config, witness: Option<&Witness>) -> Result<(Made, Option<u32>)> {
         let mut last = None;
         for address in addresses(host).await? {
             let mut one = host.clone();
             if let Some(address) = address {
                 one.hostaddr(address);
             }
-            match self.within_patience(self.make_at(&one)).await {
+            let attempt = async {
+                let made = self.make_at(&one).await?;
+                let timeline = match witness {
+                    Some(witness) => witness.admit(&made.client).await?,
+                    None => None,
+                };
+                Ok((made, timeline))
+            };
+            match self.within_patience(attempt).await {
                 Ok(made) => return Ok(made),
                 Err(error) => last = Some(error),
             }
@@ -307,6 +316,8 @@ pub fn place(host: &Config) -> String {
 pub(super) struct Session {
     pub(super) client: ClientWrapper,
     tls: Option<Connector>,
+    /// Of its server when it was made, where somebody keeps watch.
+    timeline: Option<u32>,
 }
 
 /// How long a server may take to hear that an answer is no longer wanted.
@@ -329,18 +340,28 @@ impl Session {
 
 /// What the pool makes connections with.
 #[derive(Debug)]
-pub(super) struct Manager(pub(super) Server);
+pub(super) struct Manager {
+    pub(super) server: Server,
+    pub(super) witness: Option<Witness>,
+}
 
 impl managed::Manager for Manager {
     type Type = Session;
     type Error = Error;
 
     async fn create(&self) -> Result<Session> {
-        let Made { client, task, tls } = self.0.make().await?;
-        Ok(Session { client: ClientWrapper::new(client, task), tls })
+        let (Made { client, task, tls }, timeline) = self.server.make(self.witness.as_ref()).await?;
+        Ok(Session { client: ClientWrapper::new(client, task), tls, timeline })
     }
 
     async fn recycle(&self, session: &mut Session, _: &Metrics) -> RecycleResult<Error> {
-        if session.client.is_closed() { Err(RecycleError::message("it was closed")) } else { Ok(()) }
+        let is_left_behind = |witness: &Witness| witness.has_seen_later_than(session.timeline);
+        if session.client.is_closed() {
+            Err(RecycleError::message("it was closed"))
+        } else if self.witness.as_ref().is_some_and(is_left_behind) {
+            Err(RecycleError::message("its server was left behind by a failover"))
+        } else {
+            Ok(())
+        }
     }
 }

@@ -10,7 +10,7 @@ use super::{Db, Error, Result, Statement, statement};
 use crate::model::{Fingerprint, JobId, RunId};
 
 const LOOK: Statement = statement!("identity/look", []);
-const SYSTEM: Statement = statement!("identity/system", []);
+pub(super) const SYSTEM: Statement = statement!("identity/system", []);
 const NOTE: Statement = statement!("identity/note", [INT8, OID]);
 const ACCEPT: Statement = statement!("identity/accept", [INT8, OID, JSONB]);
 const KNOWN_RUNS: Statement = statement!("identity/known_runs", [UUID_ARRAY]);

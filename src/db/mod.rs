@@ -11,6 +11,7 @@ pub mod doctor;
 mod error;
 pub mod identity;
 pub mod jobs;
+mod lineage;
 pub mod logs;
 pub mod prune;
 pub mod queue;
@@ -31,12 +32,15 @@ use deadpool::{
     managed::{Object, Pool},
 };
 pub use error::{Error, REFUSAL_CLASS};
+pub use lineage::Witness;
 pub use statement::Statement;
 pub(crate) use statement::statement;
 use tokio_postgres::{
     Row,
     types::{ToSql, Type},
 };
+
+use crate::model::Lineage;
 
 /// The result of a statement.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -57,17 +61,28 @@ pub struct Db {
     pool: Pool<Manager>,
     prepared: bool,
     answer_within: Duration,
+    witness: Option<Witness>,
 }
 
 impl Db {
     /// A pool of at most `size` connections; none is opened yet. `prepared` is the setting `prepared_statements`.
     pub fn new(server: impl Into<Server>, size: usize, prepared: bool) -> Result<Self> {
-        let pool = Pool::builder(Manager(server.into()))
+        Self::build(server.into(), size, prepared, None)
+    }
+
+    /// As [`Db::new`], for a replica: connects to no server of a lower timeline or another cluster than `witness` has seen,
+    /// and believes no renewal of one.
+    pub fn believing(server: impl Into<Server>, size: usize, prepared: bool, witness: &Witness) -> Result<Self> {
+        Self::build(server.into(), size, prepared, Some(witness.clone()))
+    }
+
+    fn build(server: Server, size: usize, prepared: bool, witness: Option<Witness>) -> Result<Self> {
+        let pool = Pool::builder(Manager { server, witness: witness.clone() })
             .max_size(size)
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| Error::Unavailable(error.to_string()))?;
-        Ok(Self { pool, prepared, answer_within: ANSWER_WITHIN })
+        Ok(Self { pool, prepared, answer_within: ANSWER_WITHIN, witness })
     }
 
     /// As this one, with another bound on how long a statement may take.
@@ -128,6 +143,12 @@ impl Db {
         }
     }
 
+    /// Whether an answer of this timeline may be believed; any may, where nobody keeps watch.
+    fn judge(&self, timeline: Option<u32>) -> Result<()> {
+        let answer = Lineage { system_identifier: None, timeline };
+        self.witness.as_ref().map_or(Ok(()), |witness| witness.judge(answer))
+    }
+
     /// As [`Db::query`], for a statement that returns at most one row.
     pub async fn query_opt(&self, statement: &Statement, params: Params<'_>) -> Result<Option<Row>> {
         Ok(self.query(statement, params).await?.into_iter().next())
@@ -182,6 +203,7 @@ pub fn all_statements() -> impl Iterator<Item = &'static Statement> {
         doctor::STATEMENTS,
         identity::STATEMENTS,
         jobs::STATEMENTS,
+        lineage::STATEMENTS,
         logs::STATEMENTS,
         prune::STATEMENTS,
         queue::STATEMENTS,

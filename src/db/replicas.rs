@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 pub use fleet::ReplicaLine;
 use tokio_postgres::Row;
 
-use super::{Db, Result, Statement, runs::Owned, statement};
+use super::{Db, Result, Statement, lineage, runs::Owned, statement};
 use crate::model::{JobId, ReplicaId, RunId};
 
 const REGISTER: Statement =
@@ -131,7 +131,7 @@ impl Db {
         self.query(&OTHERS, &[&replica_id.0]).await?.iter().map(other).collect()
     }
 
-    /// Renews the lease; `lease` is L in seconds.
+    /// Renews the lease; `lease` is L in seconds. An answer of a server that was left behind by a failover is none.
     pub async fn renew_replica(&self, replica_id: ReplicaId, lease: f64, reconcile: Reconcile) -> Result<Renewal> {
         let statement = match reconcile {
             Reconcile::Full => &RENEW,
@@ -141,6 +141,8 @@ impl Db {
         let mut renewal = Renewal { runs: (reconcile == Reconcile::Full).then(Vec::new), ..Renewal::default() };
         for row in &rows {
             match row.try_get("kind")? {
+                // The first row, so that nothing of an answer that is not believed is looked at.
+                "server" => self.judge(lineage::timeline(row)?)?,
                 "lease" => {
                     renewal.live = true;
                     renewal.draining = row.try_get("flag")?;

@@ -5,6 +5,7 @@
 pub mod fence;
 mod fingerprint;
 mod ids;
+mod lineage;
 mod outcome;
 pub mod ownership;
 mod rules;
@@ -13,6 +14,7 @@ mod status;
 
 pub use fingerprint::{Disagreement, Fingerprint, IdentityFacts, Memory};
 pub use ids::{JobId, ReplicaId, RunId};
+pub use lineage::{Lineage, Strayed};
 pub use outcome::{ClosedBy, Containment, Outcome};
 pub use rules::{Backoff, OnLost, Rules};
 pub use settle::{Counts, Due, Facts, Next, Reaped, settle, settle_late};

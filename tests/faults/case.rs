@@ -7,7 +7,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 use rand::{SeedableRng as _, rngs::StdRng};
-use tokio_postgres::{Client, NoTls, Row};
+use tokio_postgres::{Client, NoTls, Row, config::TargetSessionAttrs};
 
 use crate::{
     auditor::{self, Auditor, Violation},
@@ -36,6 +36,7 @@ pub(crate) struct Case {
     agents: String,
     /// After what uses it.
     cluster: Option<Cluster>,
+    standby: Option<Cluster>,
 }
 
 impl Case {
@@ -64,7 +65,20 @@ impl Case {
         let auditor = Auditor::start(db.config());
         let random = StdRng::seed_from_u64(seed);
         let agents = String::new();
-        Self { name, seed, random, db, sql, orch, auditor, replica: None, nodes: Vec::new(), agents, cluster: None }
+        Self {
+            name,
+            seed,
+            random,
+            db,
+            sql,
+            orch,
+            auditor,
+            replica: None,
+            nodes: Vec::new(),
+            agents,
+            cluster: None,
+            standby: None,
+        }
     }
 
     /// Gives the case a server of its own, which the row may crash. Before any node is added.
@@ -78,6 +92,31 @@ impl Case {
         self.reconnect().await;
     }
 
+    /// As [`Case::move_to_own_server`], with a streaming standby that has all before a commit is acknowledged. The replicas
+    /// know both hosts, and the judge as well.
+    pub(crate) async fn move_to_replicated_servers(&mut self) {
+        self.move_to_own_server().await;
+        let standby = self.server().standby("standby").await;
+        self.sql.batch_execute("alter system set synchronous_standby_names = 'standby'").await.unwrap();
+        self.sql.batch_execute("select pg_reload_conf()").await.unwrap();
+        eventually("the standby to be synchronous", async || {
+            let synchronous = "select from pg_stat_replication where sync_state = 'sync'";
+            (!self.sql.query(synchronous, &[]).await.unwrap().is_empty()).then_some(())
+        })
+        .await;
+        let hosts = format!("127.0.0.1:{},127.0.0.1:{}", self.server().port(), standby.port());
+        self.orch.set("DATABASE_URL", format!("postgres://postgres@{hosts}/postgres?connect_timeout=2"));
+        self.standby = Some(standby);
+        self.auditor = Auditor::start(self.config());
+        self.reconnect().await;
+    }
+
+    /// The primary crashes for good, and the standby is promoted.
+    pub(crate) async fn fail_over(&mut self) {
+        self.server().crash();
+        self.standby.as_ref().expect("a standby").promote().await;
+    }
+
     /// The server of [`Case::move_to_own_server`].
     pub(crate) fn server(&self) -> &Cluster {
         self.cluster.as_ref().expect("a server of the case's own")
@@ -85,7 +124,11 @@ impl Case {
 
     /// How to connect to the case's database.
     pub(crate) fn config(&self) -> tokio_postgres::Config {
-        self.cluster.as_ref().map_or_else(|| self.db.config(), Cluster::config)
+        let mut config = self.cluster.as_ref().map_or_else(|| self.db.config(), Cluster::config);
+        if let Some(standby) = &self.standby {
+            config.host("127.0.0.1").port(standby.port()).target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
+        config
     }
 
     /// Replaces the row's own connection, which a fault took along.

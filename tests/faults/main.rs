@@ -8,6 +8,7 @@
 mod support;
 
 mod auditor;
+mod bouncer;
 mod bound;
 mod case;
 mod container;

@@ -58,6 +58,7 @@ const TABLE: &[Row] = table! {
     r10_shim_killed::with_a_pid_namespace, gate, [PidNamespace];
     r10_shim_killed::with_a_sweep, gate, [];
     r16_database_crash::back_after_a_second_after_half_a_lease_and_after_three, gate, [InstalledPostgres];
+    r17_failover::to_a_synchronous_standby_costs_no_run, gate, [InstalledPostgres];
     r22_all_dead::another_machine_comes, gate, [];
     r22_all_dead::one_of_them_comes_back, gate, [];
     r23_daemons::in_a_cgroup, gate, [CgroupKill];
@@ -75,6 +76,7 @@ const TABLE: &[Row] = table! {
     r30_log_flood::the_cap_holds_and_heartbeats_are_on_time, gate, [];
     r31_open_stdout::a_grandchild_cannot_hold_a_run_open, gate, [];
     r32_disk_full::nothing_is_lost_or_stuck, gate, [Root];
+    r38_pgbouncer::everything_works_by_polling, gate, [PgBouncer];
     r41_poison::in_a_cgroup, gate, [CgroupKill];
     r41_poison::with_a_sweep, gate, [];
     r42_deploy::ten_in_a_row_under_load, gate, [];

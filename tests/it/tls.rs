@@ -9,7 +9,7 @@ use std::{
 
 use orch::{
     config::{Overrides, explicit_database, load},
-    db::{Db, Error, Server, schema},
+    db::{Db, Error, Server, Witness, replicas::Reconcile, schema},
 };
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use tempfile::TempDir;
@@ -261,4 +261,45 @@ async fn of_several_hosts_the_one_that_takes_writes_is_used_and_followed() {
     primary.crash();
     standby.promote().await;
     eventually("the pool to reach the new primary", async || db.note_identity(server).await.ok()).await;
+}
+
+#[tokio::test]
+async fn a_server_that_a_failover_left_behind_is_not_believed() {
+    if !requires(&[Capability::InstalledPostgres]) {
+        return;
+    }
+    let primary = Cluster::start().await;
+    schema::migrate(&primary.config()).await.unwrap();
+    let standby = primary.standby("standby").await;
+    let (one, other) = (primary.port(), standby.port());
+    let witness = Witness::default();
+    let believing = |url: &str| Db::believing(named(url), 1, true, &witness).unwrap();
+    let old = believing(&format!("postgres://postgres@127.0.0.1:{one}/postgres"));
+    let system = old.identity().await.unwrap().server.system_identifier;
+    let stranger = orch::model::ReplicaId::new();
+    assert!(!old.renew_replica(stranger, 60.0, Reconcile::Full).await.unwrap().live);
+
+    // Both answer now, and both take writes.
+    eventually("the standby to have all", async || {
+        let (client, _task) = named(&primary.url()).connect().await.unwrap();
+        let caught_up = "select from pg_stat_replication where replay_lsn = pg_current_wal_lsn()";
+        (!client.query(caught_up, &[]).await.unwrap().is_empty()).then_some(())
+    })
+    .await;
+    standby.promote().await;
+    let both = believing(&format!("postgres://postgres@127.0.0.1:{other},127.0.0.1:{one}/postgres"));
+    assert_eq!(both.identity().await.unwrap().server.system_identifier, system);
+    let refused = old.renew_replica(stranger, 60.0, Reconcile::LeaseOnly).await.unwrap_err();
+    assert!(refused.is_ambiguous() && refused.to_string().contains("timeline 1"), "{refused}");
+    let either = believing(&format!("postgres://postgres@127.0.0.1:{one},127.0.0.1:{other}/postgres"));
+    assert!(
+        !either.renew_replica(stranger, 60.0, Reconcile::Full).await.unwrap().live,
+        "it goes on to the new primary"
+    );
+
+    // Another cluster altogether, as when a name leads elsewhere.
+    let elsewhere = Cluster::start().await;
+    schema::migrate(&elsewhere.config()).await.unwrap();
+    let refused = believing(&elsewhere.url()).renew_replica(stranger, 60.0, Reconcile::Full).await.unwrap_err();
+    assert!(refused.to_string().contains("another cluster"), "{refused}");
 }

@@ -28,6 +28,8 @@ pub(crate) enum Capability {
     InstalledPostgres,
     /// `pg_dump` and `pg_restore`.
     PgDump,
+    /// `pgbouncer`.
+    PgBouncer,
 }
 
 impl Capability {
@@ -42,6 +44,11 @@ impl Capability {
             Self::Superuser => None,
             Self::InstalledPostgres => {
                 installed_postgres().is_none().then(|| "no Postgres is installed on this machine".to_owned())
+            }
+            Self::PgBouncer => {
+                let found =
+                    Command::new("pgbouncer").arg("--version").output().is_ok_and(|output| output.status.success());
+                (!found).then(|| "it needs pgbouncer".to_owned())
             }
             Self::PgDump => ["pg_dump", "pg_restore"].into_iter().find_map(|tool| {
                 let found = Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success());
