@@ -19,7 +19,7 @@ use super::{
     exit::{Exit, say},
 };
 use crate::{
-    config::{self, Database, LogFormat, Settings, Source},
+    config::{self, Database, Drain, LogFormat, Settings, Source},
     db::{
         Db,
         schema::{self, SchemaState},
@@ -55,7 +55,7 @@ fn end_with_a_panic() {
 
 async fn up(settings: Settings) -> anyhow::Result<()> {
     let shutdown = Shutdown::default();
-    tokio::spawn(obey(Signals::new()?, shutdown.clone()));
+    tokio::spawn(obey(Signals::new()?, shutdown.clone(), settings.drain));
     let state_dir = StateDir::open(&settings.state_dir)?;
     let listener = TcpListener::bind(settings.listen).await.map_err(|error| {
         anyhow!(
@@ -235,11 +235,15 @@ impl Signals {
 }
 
 /// The first signal drains, the second means now.
-async fn obey(mut signals: Signals, shutdown: Shutdown) {
+async fn obey(mut signals: Signals, shutdown: Shutdown, drain: Drain) {
+    let (at_first, then) = match drain {
+        Drain::Finish => ("running jobs may finish", "running jobs are interrupted"),
+        Drain::Handover => ("running jobs go on for the next start here", "running jobs go on for the next start here"),
+    };
     let first = signals.next().await;
-    tracing::info!(signal = first, "stopping: nothing more is claimed, running jobs may finish; once more means now");
+    tracing::info!(signal = first, "stopping: nothing more is claimed, {at_first}; once more means now");
     shutdown.drain.cancel();
     let second = signals.next().await;
-    tracing::warn!(signal = second, "stopping now: running jobs are interrupted");
+    tracing::warn!(signal = second, "stopping now: {then}");
     shutdown.now.cancel();
 }
