@@ -12,6 +12,7 @@ use nix::{sys::stat::Mode, unistd::mkfifo};
 use rand::RngExt as _;
 
 use crate::{
+    bound::HANDOVER_LEASE,
     case::{BOUND, BOUND_AFTER_OUTAGE, Case},
     support::{eventually_within, say},
     witness,
@@ -82,6 +83,8 @@ pub(crate) async fn ten_in_a_row_under_load(case: &mut Case) {
         }
         case.node("a").up().await;
     }
+    // Longer than any lease but that of the last boot.
+    tokio::time::sleep(HANDOVER_LEASE).await;
     gate.open(case, &long).await;
     for job in &jobs {
         case.until(*job, "succeeded", BOUND_AFTER_OUTAGE).await;

@@ -74,6 +74,7 @@ pub(crate) async fn a_renewal_that_comes_after_the_handover(case: &mut Case) {
     assert!(granted(case, &[boot]).await > LEASE.as_secs_f64(), "a late renewal shortened the lease");
     tokio::time::sleep(LEASE + KILL_GRACE).await;
     case.node("a").up().await;
+    tokio::time::sleep(HANDOVER_LEASE - LEASE).await;
     each_ran_once(case, &jobs).await;
 }
 
@@ -146,6 +147,8 @@ async fn half_way(case: &mut Case, point: Point, is_followed: bool) {
     case.node("a").orch.unset("FAILPOINTS");
     if is_followed {
         case.node("a").up().await;
+        // Longer than any lease but the new one.
+        tokio::time::sleep(LEASE).await;
         each_ran_once(case, &jobs).await;
         return;
     }
