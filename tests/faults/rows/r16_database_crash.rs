@@ -1,11 +1,12 @@
 //! Row 16: Postgres crashes. Back within L - K - H it costs no run; later, the runs have ended by their lease, what ended by
-//! itself is delivered all the same, and nobody is declared dead before he had time to renew.
+//! itself is delivered all the same, and nobody is declared dead before it had time to renew.
 
 use std::time::{Duration, Instant};
 
 use crate::{
-    bound::{BOUND_AFTER_OUTAGE, IN_TIME, LEASE},
+    bound::{BOUND_AFTER_OUTAGE, HEARTBEAT, IN_TIME, LEASE},
     case::{BOUND, Case},
+    proxy::Proxy,
     support::{eventually, say},
     witness,
 };
@@ -19,9 +20,13 @@ pub(crate) async fn back_after_a_second_after_half_a_lease_and_after_three(case:
         "",
     );
     case.agent("short", "sleep 2; echo '{\"data\": \"kept\"}' > \"$ORCH_RESULT_FILE\"", "");
-    for name in ["a", "b"] {
-        case.add_node(name).up().await;
-    }
+    case.add_node("a").up().await;
+    // Its renewals can be kept away for longer than the other's ticks.
+    let proxy = Proxy::before(case.config()).await;
+    let renewals = proxy.url(&case.server().url());
+    let node = case.add_node("b");
+    node.orch.set("ORCH_RENEWAL_URL", renewals);
+    node.up().await;
 
     let first = alive(case, "long").await;
     for (away, what) in [(Duration::from_secs(1), "a second"), (LEASE / 2, "half a lease")] {
@@ -39,7 +44,10 @@ pub(crate) async fn back_after_a_second_after_half_a_lease_and_after_three(case:
     }
 
     let short = alive(case, "short").await;
+    proxy.refuse();
     crash(case, LEASE * 3).await;
+    tokio::time::sleep(HEARTBEAT * 2).await;
+    proxy.heal();
     for job in &first {
         assert!(!witness::is_alive(&case.witness(), *job), "job {job} outlived its lease");
     }
