@@ -130,7 +130,7 @@ pub(super) async fn look_after(boot: Arc<Boot>, live: Live, mut orders: watch::R
         Ok(false) => info!(job_id = %owned.job_id(), %run_id, "adopted; it has just ended"),
         // It has been asked, and goes on by its former lease until it hears it.
         Err(_) => {
-            warn!(job_id = %owned.job_id(), %run_id, "adopted, but its shim does not answer; its former lease stands")
+            warn!(job_id = %owned.job_id(), %run_id, "adopted, but its shim does not answer; its former lease stands");
         }
     }
     let agents = boot.agents();

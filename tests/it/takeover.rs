@@ -16,7 +16,7 @@ async fn gated(client: &Client, orch: &Orch, name: &str) -> (i64, std::path::Pat
     (job, gate)
 }
 
-/// run_id, pid and replica_id of a running job.
+/// The run, the pid and the owner of a running job.
 async fn owner(client: &Client, job: i64) -> (String, i32, String) {
     let row = client
         .query_one("select run_id::text, pid, replica_id::text from orch.jobs where id = $1", &[&job])
