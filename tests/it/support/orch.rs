@@ -210,6 +210,7 @@ impl Orch {
 impl Drop for Orch {
     fn drop(&mut self) {
         sweep::kill_beneath(self.home.path());
+        sweep::remove_cgroups_of(self.state_dir());
     }
 }
 
