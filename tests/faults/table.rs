@@ -101,6 +101,7 @@ const TABLE: &[Row] = table! {
     r52_late_start::a_request_in_a_stopped_spawner_with_nobody_there, gate, [];
     r53_successors::a_renewal_that_comes_after_the_handover, gate, [];
     r53_successors::nobody_comes_after_the_handover, gate, [];
+    r53_successors::a_renewal_whose_reply_is_late, gate, [];
     r53_successors::a_successor_that_renews_and_cannot_adopt, gate, [];
     r53_successors::killed_before_an_adoption_and_again_followed, gate, [];
     r53_successors::killed_after_an_adoption_and_again_followed, gate, [];
