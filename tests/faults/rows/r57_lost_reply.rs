@@ -30,8 +30,9 @@ pub(crate) async fn the_retry_runs_whatever_the_old_result_says(case: &mut Case)
     case.until(job, "failed", BOUND).await;
 
     // The operator's new wish waits until the old result has come again, so that it cannot have begun before.
-    case.sql.execute("select orch.retry($1)", &[&job]).await.unwrap();
-    case.sql.execute("select orch.hold($1)", &[&job]).await.unwrap();
+    // At once, before anybody claims it.
+    let both = format!("begin; select orch.retry({job}); select orch.hold({job}); commit");
+    case.sql.batch_execute(&both).await.unwrap();
     let again = proxy.trap(SETTLE, Fate::HoldReply);
     proxy.heal();
     again.answered().await;
@@ -61,8 +62,9 @@ pub(crate) async fn the_retry_runs_whatever_a_late_result_says(case: &mut Case) 
     case.until(job, "failed", BOUND_AFTER_OUTAGE).await;
     assert_eq!(case.outcomes(job).await, [Some("lost".to_owned())]);
     // Held, so that a newer run is not what refuses the result.
-    case.sql.execute("select orch.retry($1)", &[&job]).await.unwrap();
-    case.sql.execute("select orch.hold($1)", &[&job]).await.unwrap();
+    // At once, before anybody claims it.
+    let both = format!("begin; select orch.retry({job}); select orch.hold({job}); commit");
+    case.sql.batch_execute(&both).await.unwrap();
     let wish = case.sql.query_one("select to_jsonb(j)::text from orch.jobs j where id = $1", &[&job]).await.unwrap();
     case.node("frozen").replica().signal(Signal::SIGCONT);
     eventually_within(BOUND, "the late result to be answered", async || {
