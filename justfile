@@ -8,6 +8,7 @@ ci:
 lint:
     cargo fmt --check
     cargo clippy --all-targets --locked -- -D warnings
+    cargo clippy --all-targets --locked --features failpoints -- -D warnings
     RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked --document-private-items
 
 # All tests; `just test -- runs::` for some.
@@ -17,6 +18,10 @@ test *ARGS:
 # The fault suite alone.
 faults *ARGS:
     cargo test --locked --test faults {{ARGS}}
+
+# Its long run: two thousand kills, a frozen machine.
+faults-long *ARGS:
+    cargo test --locked --test faults -- --ignored {{ARGS}}
 
 # After a change of the schema or of a statement: write the committed shapes anew, then read the diff.
 shapes:

@@ -13,7 +13,9 @@ with bad as materialized (
        and j.status = 'running'
        and (not exists (select from orch.replicas o where o.replica_id = j.replica_id)
             or not exists (select from orch.agent_runs r
-                            where r.run_id = j.run_id and r.job_id = j.id and r.replica_id = j.replica_id
+                            where r.run_id = j.run_id and r.job_id = j.id
+                              -- as in the tick: not by agent_runs_open
+                              and r.replica_id is not distinct from j.replica_id
                               and r.ended_at is null))
      order by j.id
        for update skip locked

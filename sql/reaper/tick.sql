@@ -46,7 +46,10 @@ walked as (
                where p.status = 'running'
                  and (not exists (select from orch.replicas o where o.replica_id = p.replica_id)
                       or not exists (select from orch.agent_runs r
-                                      where r.run_id = p.run_id and r.job_id = p.id and r.replica_id = p.replica_id
+                                      where r.run_id = p.run_id and r.job_id = p.id
+                                        -- not "=": a server without statistics would go through all open runs of
+                                        -- the replica for each row, by agent_runs_open
+                                        and r.replica_id is not distinct from p.replica_id
                                         and r.ended_at is null))), '{}') as ownerless,
            case when count(*) = $6 then max(p.id) end as next_after
       from piece p

@@ -60,7 +60,7 @@ fn end_with_a_panic() {
 
 async fn up(settings: Settings) -> anyhow::Result<()> {
     let shutdown = Shutdown::default();
-    tokio::spawn(obey(Signals::new()?, shutdown.clone()));
+    tokio::spawn(obey(Signals::new()?, shutdown.clone(), settings.drain));
     let tokens = settings.http_token_file.as_deref().map(read_tokens).transpose()?.map(watch::Sender::new);
     let state_dir = StateDir::open(&settings.state_dir)?;
     let listener = TcpListener::bind(settings.listen).await.map_err(|error| {

@@ -185,10 +185,10 @@ settings! {
     reap_interval: Duration = Fallback::Text("5s"), kinds::DURATION;
     /// Whether this replica reaps. At least one of those that share a database must.
     reaper_enabled: bool = Fallback::Text("true"), kinds::SWITCH;
-    /// What SIGTERM does; once more means now: live runs are interrupted. `finish`: stop claiming, wait up to
-    /// `drain_grace`, then interrupt; for containers, whose processes end with them. `handover`: stop claiming, renew a
-    /// lease of `handover_lease` and go; live runs go on, and the next start on this state directory adopts them. That is
-    /// for hosts whose service manager leaves the processes alone (systemd: `KillMode=process`).
+    /// What SIGTERM does; once more means now. `finish`: stop claiming, wait up to `drain_grace`, then interrupt; for
+    /// containers, whose processes end with them. `handover`: stop claiming, renew a lease of `handover_lease` and go;
+    /// live runs go on, and the next start on this state directory adopts them. That is for hosts whose service manager
+    /// leaves the processes alone (systemd: `KillMode=process`).
     drain: Drain = Fallback::Text("finish"), kinds::DRAIN;
     /// How long live runs may go on after SIGTERM where `drain` is `finish`. Whatever stops the process must have
     /// more patience than this and `kill_grace` together.

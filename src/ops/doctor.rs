@@ -72,6 +72,13 @@ pub async fn examine_database(db: &Db) -> db::Result<Vec<Finding>> {
     findings.push(match (server.live_replicas, server.late_replicas) {
         (0, _) => Finding::new("replicas", Verdict::Note, "none is live: jobs wait until `orch up` runs somewhere"),
         (live, 0) => Finding::new("replicas", Verdict::Ok, format!("{live} live")),
+        (live, late) if live == late => Finding::new(
+            "replicas",
+            Verdict::Note,
+            format!(
+                "{late} past the lease and none that could take over: their jobs wait until `orch up` runs somewhere"
+            ),
+        ),
         (live, late) => Finding::new(
             "replicas",
             Verdict::Note,

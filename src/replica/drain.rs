@@ -73,7 +73,11 @@ async fn hand_over(boot: &Arc<Boot>, shutdown: &Shutdown, renewals: Renewals) {
         () = shutdown.now.cancelled() => {}
     }
     let lease = boot.settings().handover_lease;
-    let granted = renewals.hand_over(lease).await;
+    let granted = tokio::select! {
+        granted = renewals.hand_over(lease) => granted,
+        // Whether it was granted is unknown then; the lease file says what the runs may rely on.
+        () = shutdown.now.cancelled() => false,
+    };
     let live = boot.local().live();
     tokio::select! {
         ended = timeout(UNDER_WAY, boot.local().settled()) => drop(ended),
@@ -84,6 +88,6 @@ async fn hand_over(boot: &Arc<Boot>, shutdown: &Shutdown, renewals: Renewals) {
     } else if granted {
         info!(live, lease_s = lease.as_secs(), "handing the live runs over to the next boot of this state directory");
     } else {
-        warn!(live, "the database could not be reached for a longer lease; the runs live on by the present one");
+        warn!(live, "going without the database's word for a longer lease; the live runs go on by the one they have");
     }
 }

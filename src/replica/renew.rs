@@ -94,8 +94,9 @@ impl Renewing {
     async fn run(mut self, stopped: &CancellationToken, mut handovers: mpsc::Receiver<Handover>) {
         let heartbeat = self.boot.settings().heartbeat;
         let lease = self.boot.settings().lease;
-        let mut outage = Outage::new("renew the lease", heartbeat);
-        let mut reconciling = Outage::new("compare the live runs with the database", heartbeat);
+        let longest = self.longest_pause();
+        let mut outage = Outage::new("renew the lease", longest);
+        let mut reconciling = Outage::new("compare the live runs with the database", longest);
         let mut mode = Reconcile::Full;
         loop {
             let begun = Instant::now();
@@ -135,6 +136,11 @@ impl Renewing {
         }
     }
 
+    /// Between two tries while the database is away. It comes off what runs may live through (L - K - H), so it is short.
+    fn longest_pause(&self) -> Duration {
+        (self.boot.settings().heartbeat / 8).min(Duration::from_millis(500))
+    }
+
     /// One renewal, and what its answer asks for.
     async fn tick(&mut self, lease: Duration, mode: Reconcile) -> Result<()> {
         let asked_at = boottime();
@@ -152,7 +158,7 @@ impl Renewing {
     async fn hand_over(&mut self, lease: Duration) -> bool {
         let patience = self.boot.settings().heartbeat * 4;
         let begun = Moment::now();
-        let mut outage = Outage::new("renew the lease for the handover", self.boot.settings().heartbeat);
+        let mut outage = Outage::new("renew the lease for the handover", self.longest_pause());
         loop {
             match self.tick(lease, Reconcile::LeaseOnly).await {
                 Ok(()) => return !self.boot.declared_dead().is_cancelled(),

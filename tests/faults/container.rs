@@ -77,6 +77,9 @@ impl Container {
     }
 }
 
+/// A pid of which no row has processes nearby.
+const FAR_AWAY: i32 = 30_000;
+
 /// A process in a container that no job has anything to do with, with a pid of the row's choice as the container counts.
 /// Ends with the container.
 #[derive(Debug)]
@@ -89,15 +92,22 @@ pub(crate) struct ContainedDecoy {
 impl ContainedDecoy {
     /// Starts one in the container of this process, with this pid, which must be free there.
     pub(crate) async fn start(first: i32, pid: i32) -> Self {
+        // What makes a decoy has pids as well, which must be none that the row wishes: they are far away.
+        let far = format!("echo {FAR_AWAY} > /proc/sys/kernel/ns_last_pid");
+        let enter = |script: &str| {
+            let mut command = Command::new("nsenter");
+            command.args(["--target", &first.to_string(), "--pid", "--mount", "sh", "-c", script]);
+            command.stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+            command
+        };
+        assert!(enter(&far).status().await.expect("nsenter").success());
         // The shell's own child gets the pid, unless another process there was born in between: then it tries again.
         let script = format!(
             "for i in $(seq 200); do echo {} > /proc/sys/kernel/ns_last_pid; sleep 100000 & \
-             if [ $! = {pid} ]; then wait; exit; fi; kill -9 $!; done; exit 1",
+             if [ $! = {pid} ]; then {far}; wait; exit; fi; kill -9 $!; done; exit 1",
             pid - 1
         );
-        let mut command = Command::new("nsenter");
-        command.args(["--target", &first.to_string(), "--pid", "--mount", "sh", "-c", &script]);
-        let entered = command.stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn().expect("nsenter");
+        let entered = enter(&script).spawn().expect("nsenter");
         let namespace = namespace_of(first).expect("a pid namespace");
         let is_it = |found: i32| {
             let name = fs::read_to_string(format!("/proc/{found}/comm")).unwrap_or_default();

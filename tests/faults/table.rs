@@ -80,6 +80,7 @@ const TABLE: &[Row] = table! {
     r41_poison::in_a_cgroup, gate, [CgroupKill];
     r41_poison::with_a_sweep, gate, [];
     r42_deploy::ten_in_a_row_under_load, gate, [];
+    r42_deploy::with_the_pids_of_the_boot_before, gate, [Root, PidNamespace];
     r42_deploy::two_hundred_live_runs, gate, [];
     r43_races::only_legal_transitions, gate, [];
     r44_guards_bypassed::replica_role_and_copy_are_still_guarded, gate, [Superuser];
@@ -97,10 +98,12 @@ const TABLE: &[Row] = table! {
     r51_bad_row::a_stale_open_run_stops_nobody, gate, [];
     r51_bad_row::a_result_that_the_database_refuses_stops_nobody, gate, [];
     r52_late_start::a_claim_that_comes_after_it_was_given_up, gate, [];
+    r52_late_start::a_claim_whose_reply_comes_after_it_was_given_up, gate, [];
     r52_late_start::a_request_in_a_stopped_spawner_with_a_successor, gate, [];
     r52_late_start::a_request_in_a_stopped_spawner_with_nobody_there, gate, [];
     r53_successors::a_renewal_that_comes_after_the_handover, gate, [];
     r53_successors::nobody_comes_after_the_handover, gate, [];
+    r53_successors::a_renewal_whose_reply_is_late, gate, [];
     r53_successors::a_successor_that_renews_and_cannot_adopt, gate, [];
     r53_successors::killed_before_an_adoption_and_again_followed, gate, [];
     r53_successors::killed_after_an_adoption_and_again_followed, gate, [];
@@ -120,6 +123,7 @@ const TABLE: &[Row] = table! {
     r56_plain_update::to_held_ends_the_process, gate, [];
     r56_plain_update::to_a_finished_status_is_refused, gate, [];
     r57_lost_reply::the_retry_runs_whatever_the_old_result_says, gate, [];
+    r57_lost_reply::the_retry_runs_whatever_a_late_result_says, gate, [];
 };
 
 /// The table as trials.

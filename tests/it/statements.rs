@@ -266,3 +266,27 @@ async fn on_a_database_without_statistics_no_loops_statement_is_worth_compiling(
         assert!(!plans.contains("JIT:"), "half a second of the server for each sql/{name}.sql:\n{plans}");
     }
 }
+
+#[tokio::test]
+async fn without_statistics_the_walk_of_the_tick_looks_each_run_up_by_its_own_key() {
+    let db = TestDb::new().await;
+    let client = db.client().await;
+    client
+        .batch_execute(
+            "insert into orch.replicas (replica_id, name, host, lease_until)
+             values ('00000000-0000-7000-8000-0000000000aa', 'r', 'h', now() + interval '1 hour');
+             insert into orch.jobs (agent, status, claimable, attempt, run_id, replica_id, started_at)
+             select 'a', 'running', false, 1, gen_random_uuid(), '00000000-0000-7000-8000-0000000000aa', now()
+               from generate_series(1, 5000);
+             insert into orch.agent_runs (run_id, job_id, attempt, replica_id)
+             select run_id, id, 1, replica_id from orch.jobs",
+        )
+        .await
+        .unwrap();
+    let plans = plans(&client, "reaper/tick", "(60, 5, 5, true, 0, 2000)").await;
+    let own_key = plans.matches("(run_id = p.run_id)").count() + plans.matches("(job_id = p.id)").count();
+    assert!(
+        !plans.contains("Filter: ((run_id = p.run_id)") && own_key >= 2,
+        "every open run of its replica is read for each row:\n{plans}"
+    );
+}

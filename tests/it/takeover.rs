@@ -1,5 +1,7 @@
 //! A run outlives its replica: adoption, handover, takeover by another, through the real binary.
 
+use std::time::Duration;
+
 use nix::sys::signal::Signal;
 use tokio_postgres::Client;
 
@@ -104,6 +106,34 @@ async fn a_handover_leaves_the_runs_a_long_lease_and_the_next_boot_adopts_them()
     std::fs::write(&gate, "").unwrap();
     until(&client, job, "succeeded").await;
     assert_eq!(history(&client, job).await, [(1, "succeeded".into(), "owner".into())]);
+    no_violation(&client).await;
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_a_handover_at_once_and_its_runs_go_on() {
+    let test = TestDb::new().await;
+    let client = test.client().await;
+    let orch = place(&test).with("ORCH_DRAIN", "handover").with("ORCH_LEASE", "2m").with("ORCH_HEARTBEAT", "15s");
+    let mut replica = orch.up().await;
+    let (job, gate) = gated(&client, &orch, "gate").await;
+    stamped(&client).await;
+    let before = owner(&client, job).await;
+    // No renewal is answered, for half a minute.
+    let mut locker = test.client().await;
+    let lock = locker.transaction().await.unwrap();
+    lock.batch_execute("lock table orch.replicas in access exclusive mode").await.unwrap();
+    replica.signal(Signal::SIGTERM);
+    eventually("the stop to begin", async || replica.log().contains("stopping:").then_some(())).await;
+    replica.signal(Signal::SIGTERM);
+    let ended = tokio::time::timeout(Duration::from_secs(10), replica.ended()).await;
+    assert!(ended.expect("an end at once").success(), "{}", replica.log());
+    lock.rollback().await.unwrap();
+    assert!(!replica.log().contains("interrupt"), "{}", replica.log());
+
+    let _replica = orch.up().await;
+    assert_eq!(owner(&client, job).await.1, before.1, "the same process");
+    std::fs::write(&gate, "").unwrap();
+    until(&client, job, "succeeded").await;
     no_violation(&client).await;
 }
 

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    config::{self, Settings},
+    config::{self, Drain, Settings},
     http::Tokens,
     replica::{Agents, Shutdown},
 };
@@ -75,11 +75,15 @@ impl Signals {
 }
 
 /// The first signal drains, the second means now.
-pub(super) async fn obey(mut signals: Signals, shutdown: Shutdown) {
+pub(super) async fn obey(mut signals: Signals, shutdown: Shutdown, drain: Drain) {
+    let (at_first, then) = match drain {
+        Drain::Finish => ("running jobs may finish", "running jobs are interrupted"),
+        Drain::Handover => ("running jobs go on for the next start here", "running jobs go on for the next start here"),
+    };
     let first = signals.next().await;
-    tracing::info!(signal = first, "stopping: nothing more is claimed, running jobs may finish; once more means now");
+    tracing::info!(signal = first, "stopping: nothing more is claimed, {at_first}; once more means now");
     shutdown.drain.cancel();
     let second = signals.next().await;
-    tracing::warn!(signal = second, "stopping now: running jobs are interrupted");
+    tracing::warn!(signal = second, "stopping now: {then}");
     shutdown.now.cancel();
 }

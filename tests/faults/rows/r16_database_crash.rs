@@ -1,11 +1,15 @@
 //! Row 16: Postgres crashes. Back within L - K - H it costs no run; later, the runs have ended by their lease, what ended by
-//! itself is delivered all the same, and nobody is declared dead before he had time to renew.
+//! itself is delivered all the same, and nobody is declared dead before it had time to renew.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use crate::{
-    bound::{BOUND_AFTER_OUTAGE, IN_TIME, LEASE},
+    bound::{BOUND_AFTER_OUTAGE, HEARTBEAT, IN_TIME, LEASE},
     case::{BOUND, Case},
+    proxy::Proxy,
     support::{eventually, say},
     witness,
 };
@@ -18,15 +22,22 @@ pub(crate) async fn back_after_a_second_after_half_a_lease_and_after_three(case:
         &format!("[ \"$ORCH_ATTEMPT\" = 1 ] || exit 0; until [ -e {} ]; do sleep 0.2; done", go.display()),
         "",
     );
-    case.agent("short", "sleep 2; echo '{\"data\": \"kept\"}' > \"$ORCH_RESULT_FILE\"", "");
-    for name in ["a", "b"] {
-        case.add_node(name).up().await;
-    }
+    // Ends while the database is away.
+    let end = case.orch.path("end");
+    let short = "until [ -e END ]; do sleep 0.1; done; echo '{\"data\": \"kept\"}' > \"$ORCH_RESULT_FILE\"";
+    case.agent("short", &short.replace("END", &end.display().to_string()), "");
+    case.add_node("a").up().await;
+    // Its renewals can be kept away for longer than the other's ticks.
+    let proxy = Proxy::before(case.config()).await;
+    let renewals = proxy.url(&case.server().url());
+    let node = case.add_node("b");
+    node.orch.set("ORCH_RENEWAL_URL", renewals);
+    node.up().await;
 
     let first = alive(case, "long").await;
     for (away, what) in [(Duration::from_secs(1), "a second"), (LEASE / 2, "half a lease")] {
         let short = alive(case, "short").await;
-        let took = crash(case, away).await;
+        let took = crash(case, away, &end).await;
         say(&format!("row 16: the database was away for {what}: {:.2} s", took.as_secs_f64()));
         assert!(took < IN_TIME, "the machine is too slow for this row: {took:?}");
         for job in short {
@@ -39,7 +50,10 @@ pub(crate) async fn back_after_a_second_after_half_a_lease_and_after_three(case:
     }
 
     let short = alive(case, "short").await;
-    crash(case, LEASE * 3).await;
+    proxy.refuse();
+    crash(case, LEASE * 3, &end).await;
+    tokio::time::sleep(HEARTBEAT * 2).await;
+    proxy.heal();
     for job in &first {
         assert!(!witness::is_alive(&case.witness(), *job), "job {job} outlived its lease");
     }
@@ -71,14 +85,16 @@ async fn alive(case: &Case, agent: &str) -> Vec<i64> {
     jobs
 }
 
-/// Crashes the server and has it back after so long. Returns how long nobody could reach it.
-async fn crash(case: &mut Case, away: Duration) -> Duration {
+/// Crashes the server, lets the short jobs end, and has it back after so long. Returns how long nobody could reach it.
+async fn crash(case: &mut Case, away: Duration, end: &Path) -> Duration {
     let begin = Instant::now();
     case.server().crash();
+    std::fs::write(end, "").expect("a file");
     tokio::time::sleep(away.saturating_sub(begin.elapsed())).await;
     case.server().come_back().await;
     let took = begin.elapsed();
     case.reconnect().await;
+    std::fs::remove_file(end).expect("the file");
     let looks = case.auditor.looks();
     eventually("the auditor to be back", async || (case.auditor.looks() > looks).then_some(())).await;
     took

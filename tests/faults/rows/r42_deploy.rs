@@ -8,11 +8,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::{sys::stat::Mode, unistd::mkfifo};
+use nix::{
+    sys::{signal::Signal, stat::Mode},
+    unistd::mkfifo,
+};
 use rand::RngExt as _;
 
 use crate::{
+    bound::HANDOVER_LEASE,
     case::{BOUND, BOUND_AFTER_OUTAGE, Case},
+    container::{self, Container},
+    processes,
     support::{eventually_within, say},
     witness,
 };
@@ -82,6 +88,8 @@ pub(crate) async fn ten_in_a_row_under_load(case: &mut Case) {
         }
         case.node("a").up().await;
     }
+    // Longer than any lease but that of the last boot.
+    tokio::time::sleep(HANDOVER_LEASE).await;
     gate.open(case, &long).await;
     for job in &jobs {
         case.until(*job, "succeeded", BOUND_AFTER_OUTAGE).await;
@@ -90,6 +98,47 @@ pub(crate) async fn ten_in_a_row_under_load(case: &mut Case) {
     for job in long {
         assert_eq!(case.runs(job).await.len(), 1, "job {job}: adopted ten times, and never anything else");
     }
+}
+
+/// Every boot's spawner has the pid of the one before, as in a container that counts from the start.
+pub(crate) async fn with_the_pids_of_the_boot_before(case: &mut Case) {
+    const LAST_PID: i32 = 500;
+    case.orch.set("ORCH_DRAIN", "handover");
+    let gate = Gate::new(case);
+    case.agent("long", &format!(": < {}", gate.path().display()), "");
+    let container = Container::start().await;
+    container.start_in(case.add_node("a"), LAST_PID);
+    case.node("a").until_ready().await;
+    let jobs = [case.enqueue("long").await, case.enqueue("long").await, case.enqueue("long").await];
+    for job in jobs {
+        case.until_alive(job).await;
+    }
+    let spawner = |case: &mut Case| container::pid_inside(case.node("a").spawner().expect("a spawner"));
+    let first = spawner(case);
+    for deploy in 0..4 {
+        // A crash and a planned stop in turn.
+        if deploy % 2 == 0 {
+            case.node("a").stop().await;
+        } else {
+            processes::signal(case.node("a").process(), Signal::SIGKILL);
+            case.node("a").ended().await;
+            eventually_within(BOUND, "the old spawner to go", async || {
+                case.node("a").spawner().is_none().then_some(())
+            })
+            .await;
+        }
+        container.start_in(case.node("a"), LAST_PID);
+        case.node("a").until_ready().await;
+        assert_eq!(spawner(case), first, "the spawner has the pid of the one before");
+    }
+    tokio::time::sleep(HANDOVER_LEASE).await;
+    gate.open(case, &jobs).await;
+    for job in jobs {
+        case.until(job, "succeeded", BOUND).await;
+        assert_eq!(case.runs(job).await.len(), 1);
+    }
+    each_ran_once(case, &jobs);
+    case.node("a").stop().await;
 }
 
 pub(crate) async fn two_hundred_live_runs(case: &mut Case) {

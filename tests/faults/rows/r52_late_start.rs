@@ -1,7 +1,7 @@
 //! Row 52: what was given up must not start when it comes at last: a claim that reaches the database after its claimant has
 //! forgotten it, and a request that lies in a dead replica's spawner.
 
-use std::process::Command;
+use std::{process::Command, time::Duration};
 
 use nix::sys::signal::Signal;
 
@@ -10,9 +10,12 @@ use crate::{
     case::{BOUND, Case},
     processes::{signal, stat},
     proxy::{CLAIM, Fate, Proxy},
-    support::eventually,
+    support::{eventually, eventually_within},
     witness,
 };
+
+/// How long a claimant waits for an answer before it takes the connection for dead.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// The job's first run never began; the second alone was seen.
 async fn ran_once(case: &Case, job: i64, first: &str) {
@@ -36,6 +39,26 @@ pub(crate) async fn a_claim_that_comes_after_it_was_given_up(case: &mut Case) {
     // They arrive, and the first of them gets the job, of which nobody at the replica knows.
     claims.let_go();
     claims.answered().await;
+    case.until(job, "succeeded", BOUND).await;
+    ran_once(case, job, "interrupted").await;
+}
+
+pub(crate) async fn a_claim_whose_reply_comes_after_it_was_given_up(case: &mut Case) {
+    let proxy = Proxy::before(case.db.config()).await;
+    case.orch.set("ORCH_RENEWAL_URL", case.db.url());
+    case.orch.set("DATABASE_URL", proxy.url(&case.db.url()));
+    case.agent("quick", "exit 0", "");
+    let job = case.enqueue("quick").await;
+    let claim = proxy.trap(CLAIM, Fate::HoldReply);
+    case.up().await;
+    claim.answered().await;
+    assert_eq!(case.job(job).await.get::<_, &str>("status"), "running", "claimed, and nobody has been told");
+    // It waits for as long as an answer may take, then it is given up, and another claim gets the job.
+    eventually_within(ANSWER_WITHIN + BOUND, "the claim to be given up", async || {
+        (case.outcomes(job).await.first() == Some(&Some("interrupted".to_owned()))).then_some(())
+    })
+    .await;
+    claim.let_go();
     case.until(job, "succeeded", BOUND).await;
     ran_once(case, job, "interrupted").await;
 }

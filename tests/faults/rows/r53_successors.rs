@@ -4,7 +4,7 @@
 use orch::failpoint::Point;
 
 use crate::{
-    bound::{BOUND_AFTER_HANDOVER, HANDOVER_LEASE, KILL_GRACE, LEASE, REAP_GRACE},
+    bound::{BOUND_AFTER_HANDOVER, HANDOVER_LEASE, HEARTBEAT, KILL_GRACE, LEASE, REAP_GRACE},
     case::{BOUND, BOUND_AFTER_OUTAGE, Case},
     failpoints::Kill,
     proxy::{Fate, Proxy, RENEWAL},
@@ -12,10 +12,11 @@ use crate::{
     witness,
 };
 
-/// Three jobs whose first attempt runs until the row lets them go, alive on node `a`; the second ends at once.
+/// Three jobs whose first attempt is deaf to TERM and runs until the row lets them go, alive on node `a`; the second ends at once.
 async fn three_on_a(case: &mut Case) -> Vec<i64> {
     let go = case.orch.path("go");
-    let script = format!("[ \"$ORCH_ATTEMPT\" = 1 ] || exit 0; until [ -e {} ]; do sleep 0.2; done", go.display());
+    let wait = format!("until [ -e {} ]; do sleep 0.2; done", go.display());
+    let script = format!("[ \"$ORCH_ATTEMPT\" = 1 ] || exit 0; trap '' TERM; {wait}");
     case.agent("long", &script, "");
     case.add_node("a").up().await;
     let jobs = [case.enqueue("long").await, case.enqueue("long").await, case.enqueue("long").await];
@@ -74,6 +75,7 @@ pub(crate) async fn a_renewal_that_comes_after_the_handover(case: &mut Case) {
     assert!(granted(case, &[boot]).await > LEASE.as_secs_f64(), "a late renewal shortened the lease");
     tokio::time::sleep(LEASE + KILL_GRACE).await;
     case.node("a").up().await;
+    tokio::time::sleep(HANDOVER_LEASE.saturating_sub(LEASE)).await;
     each_ran_once(case, &jobs).await;
 }
 
@@ -88,6 +90,29 @@ pub(crate) async fn nobody_comes_after_the_handover(case: &mut Case) {
     assert!(begin.elapsed() + KILL_GRACE * 2 > HANDOVER_LEASE, "ended {:?} after the handover", begin.elapsed());
     for job in jobs {
         case.until(job, "succeeded", BOUND_AFTER_HANDOVER).await;
+        assert_eq!(case.outcomes(job).await, [Some("lost".to_owned()), Some("succeeded".to_owned())]);
+    }
+}
+
+pub(crate) async fn a_renewal_whose_reply_is_late(case: &mut Case) {
+    let proxy = Proxy::before(case.db.config()).await;
+    case.orch.set("ORCH_RENEWAL_URL", proxy.url(&case.db.url()));
+    let jobs = three_on_a(case).await;
+    let boot = case.replica_id("a").await;
+    // The last renewal that the database hears of; counted from its reply, the lease would outlive the grant.
+    let last = proxy.trap(RENEWAL, Fate::HoldReply);
+    last.answered().await;
+    let further = proxy.trap_each(RENEWAL, Fate::StrayRequest);
+    tokio::time::sleep(HEARTBEAT.mul_f64(1.5)).await;
+    last.let_go();
+    // Who sends the next one has heard the reply.
+    further.sprung().await;
+    case.node("a").kill().await;
+    case.orch.unset("ORCH_RENEWAL_URL");
+    case.add_node("b").up().await;
+    end_before_the_grant_does(case, &jobs, &[boot]).await;
+    for job in jobs {
+        case.until(job, "succeeded", BOUND).await;
         assert_eq!(case.outcomes(job).await, [Some("lost".to_owned()), Some("succeeded".to_owned())]);
     }
 }
@@ -146,6 +171,8 @@ async fn half_way(case: &mut Case, point: Point, is_followed: bool) {
     case.node("a").orch.unset("FAILPOINTS");
     if is_followed {
         case.node("a").up().await;
+        // Longer than any lease but the new one.
+        tokio::time::sleep(LEASE).await;
         each_ran_once(case, &jobs).await;
         return;
     }

@@ -85,7 +85,7 @@ impl Orch {
             ("ORCH_CONFIG".to_owned(), path("orch.toml")),
             ("ORCH_LISTEN".to_owned(), listen.to_string()),
         ]);
-        let program = PathBuf::from(env!("CARGO_BIN_EXE_orch"));
+        let program = std::env::var_os("ORCH_TEST_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_orch").into()).into();
         let orch = Self { home, env, listen, program };
         orch.config("");
         orch
@@ -210,6 +210,7 @@ impl Orch {
 impl Drop for Orch {
     fn drop(&mut self) {
         sweep::kill_beneath(self.home.path());
+        sweep::remove_cgroups_of(self.state_dir());
     }
 }
 

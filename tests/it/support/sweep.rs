@@ -1,6 +1,6 @@
-//! Finds and ends the processes that a replica leaves when it is killed: spawner, shims and jobs.
+//! Finds and ends the processes that a replica leaves when it is killed: spawner, shims and jobs. And their empty cgroups.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
 use nix::{sys::signal, unistd::Pid};
 
@@ -42,4 +42,22 @@ pub(crate) fn kill_beneath(dir: &Path) {
         }
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
+}
+
+/// Removes the cgroups of a state directory that is about to go, which nobody would find afterwards.
+pub(crate) fn remove_cgroups_of(state_dir: &Path) {
+    let Ok(metadata) = fs::metadata(state_dir) else { return };
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let Some(root) = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>()).find(|words| words[2] == "cgroup2")
+    else {
+        return;
+    };
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    let group = Path::new(root[1]).join(own).join("orch").join(format!("{:x}-{:x}", metadata.dev(), metadata.ino()));
+    for run in fs::read_dir(&group).into_iter().flatten().flatten() {
+        let _ = fs::remove_dir(run.path());
+    }
+    // Somebody else's may stand beside it.
+    let _ = fs::remove_dir(group);
 }
