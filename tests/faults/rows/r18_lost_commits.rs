@@ -1,5 +1,5 @@
 //! Row 18: a failover that lost commits. The standby is cut off, the primary goes on and acknowledges, then it crashes and the
-//! standby is promoted. What was settled and lost runs again, under a new run_id; no row is stuck.
+//! standby is promoted. What was settled and lost runs again, under a new run id; no row is stuck.
 //!
 //! A claim that was lost can live beside its repetition for H + K, which the judges take for the error that it is; that half
 //! of the row is not here.
