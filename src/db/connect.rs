@@ -1,6 +1,6 @@
 //! How a connection is made: host after host, each with the TLS that was asked for, until one will do.
 //!
-//! Owns the order of the hosts and the pool's manager. Never keeps a password anywhere but in the driver's own
+//! Owns the order of the hosts. Never keeps a password anywhere but in the driver's own
 //! configuration, whose `Debug` hides it.
 
 use std::{
@@ -13,8 +13,6 @@ use std::{
     time::Duration,
 };
 
-use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
-use deadpool_postgres::ClientWrapper;
 use futures_util::{FutureExt as _, future::BoxFuture};
 use rand::seq::SliceRandom as _;
 use tokio::task::JoinHandle;
@@ -91,7 +89,7 @@ impl Server {
     }
 
     /// Boxed: what waits for it has a future that is large enough.
-    fn make<'a>(&'a self, witness: Option<&'a Witness>) -> BoxFuture<'a, Result<(Made, Option<u32>)>> {
+    pub(super) fn make<'a>(&'a self, witness: Option<&'a Witness>) -> BoxFuture<'a, Result<(Made, Option<u32>)>> {
         self.make_on_any(witness).boxed()
     }
 
@@ -218,11 +216,11 @@ impl From<&Self> for Server {
 }
 
 /// A connection that was made.
-struct Made {
-    client: Client,
-    task: JoinHandle<()>,
+pub(super) struct Made {
+    pub(super) client: Client,
+    pub(super) task: JoinHandle<()>,
     /// How it was encrypted, if it was.
-    tls: Option<Connector>,
+    pub(super) tls: Option<Connector>,
 }
 
 async fn plain(host: &Config) -> Result<Made> {
@@ -309,59 +307,4 @@ pub fn place(host: &Config) -> String {
     };
     let port = host.get_ports().first().copied().unwrap_or(5432);
     if name.contains(':') { format!("[{name}]:{port}") } else { format!("{name}:{port}") }
-}
-
-/// A pooled connection.
-#[derive(Debug)]
-pub(super) struct Session {
-    pub(super) client: ClientWrapper,
-    tls: Option<Connector>,
-    /// Of its server when it was made, where somebody keeps watch.
-    timeline: Option<u32>,
-}
-
-/// How long a server may take to hear that an answer is no longer wanted.
-const CANCEL_WITHIN: Duration = Duration::from_secs(5);
-
-impl Session {
-    /// Asks the server to stop what it does for this session, encrypted as the session is. Bounded, and not waited for.
-    pub(super) fn cancel(self) {
-        let (token, tls) = (self.client.cancel_token(), self.tls);
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(tokio::time::timeout(CANCEL_WITHIN, async move {
-                match tls {
-                    Some(tls) => token.cancel_query(tls).await,
-                    None => token.cancel_query(NoTls).await,
-                }
-            }));
-        }
-    }
-}
-
-/// What the pool makes connections with.
-#[derive(Debug)]
-pub(super) struct Manager {
-    pub(super) server: Server,
-    pub(super) witness: Option<Witness>,
-}
-
-impl managed::Manager for Manager {
-    type Type = Session;
-    type Error = Error;
-
-    async fn create(&self) -> Result<Session> {
-        let (Made { client, task, tls }, timeline) = self.server.make(self.witness.as_ref()).await?;
-        Ok(Session { client: ClientWrapper::new(client, task), tls, timeline })
-    }
-
-    async fn recycle(&self, session: &mut Session, _: &Metrics) -> RecycleResult<Error> {
-        let is_left_behind = |witness: &Witness| witness.has_seen_later_than(session.timeline);
-        if session.client.is_closed() {
-            Err(RecycleError::message("it was closed"))
-        } else if self.witness.as_ref().is_some_and(is_left_behind) {
-            Err(RecycleError::message("its server was left behind by a failover"))
-        } else {
-            Ok(())
-        }
-    }
 }

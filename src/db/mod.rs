@@ -19,13 +19,13 @@ pub mod reaper;
 pub mod replicas;
 pub mod runs;
 pub mod schema;
+mod session;
 mod statement;
 pub mod tls;
 mod verify;
 
 use std::time::Duration;
 
-use connect::{Manager, Session};
 pub use connect::{Server, place};
 use deadpool::{
     Runtime,
@@ -33,6 +33,7 @@ use deadpool::{
 };
 pub use error::{Error, REFUSAL_CLASS};
 pub use lineage::Witness;
+use session::{Manager, Session};
 pub use statement::Statement;
 pub(crate) use statement::statement;
 use tokio_postgres::{

@@ -111,6 +111,23 @@ impl Case {
         self.reconnect().await;
     }
 
+    /// The standby hears no more of the primary, which does not wait for it any longer.
+    pub(crate) async fn cut_off_standby(&self) {
+        let caught_up = "select from pg_stat_replication where replay_lsn >= pg_current_wal_lsn()";
+        eventually("the standby to have all", async || {
+            (!self.sql.query(caught_up, &[]).await.unwrap().is_empty()).then_some(())
+        })
+        .await;
+        self.sql.batch_execute("alter system reset synchronous_standby_names").await.unwrap();
+        self.server().prepend("pg_hba.conf", "host replication all all reject");
+        self.sql.batch_execute("select pg_reload_conf()").await.unwrap();
+        eventually("the standby to be cut off", async || {
+            let cut = "select pg_terminate_backend(pid) from pg_stat_replication";
+            self.sql.query(cut, &[]).await.unwrap().is_empty().then_some(())
+        })
+        .await;
+    }
+
     /// The primary crashes for good, and the standby is promoted.
     pub(crate) async fn fail_over(&mut self) {
         self.server().crash();

@@ -39,8 +39,7 @@ impl Cluster {
             cluster.write(name, text);
         }
         cluster.append("postgresql.conf", settings);
-        let given = std::fs::read_to_string(cluster.data().join("pg_hba.conf")).expect("what initdb wrote");
-        cluster.write("pg_hba.conf", &format!("{hba}\n{given}"));
+        cluster.prepend("pg_hba.conf", hba);
         cluster.come_back().await;
         cluster
     }
@@ -72,6 +71,12 @@ impl Cluster {
     pub(crate) fn append(&self, name: &str, lines: &str) {
         let before = std::fs::read_to_string(self.data().join(name)).unwrap_or_default();
         self.write(name, &format!("{before}\n{lines}\n"));
+    }
+
+    /// Puts lines before all others of one of its files. They count once it is told to read it again.
+    pub(crate) fn prepend(&self, name: &str, lines: &str) {
+        let before = std::fs::read_to_string(self.data().join(name)).unwrap_or_default();
+        self.write(name, &format!("{lines}\n{before}"));
     }
 
     fn write(&self, name: &str, text: &str) {
