@@ -29,8 +29,15 @@ impl State {
         self.0.path().join(name)
     }
 
+    /// A child that another test forks has the owner's lock as well until it becomes its program, so that it may last a
+    /// moment after its owner has let go.
     async fn start(&self) -> embedded::Embedded {
-        embedded::start(self.0.path()).await.unwrap_or_else(|error| panic!("{error:#}\n{}", self.log()))
+        eventually("the owner's lock to be free", async || match embedded::start(self.0.path()).await {
+            Ok(started) => Some(started),
+            Err(error) if error.to_string().contains("another \"orch up\" uses") => None,
+            Err(error) => panic!("{error:#}\n{}", self.log()),
+        })
+        .await
     }
 
     async fn refusal(&self) -> String {
