@@ -38,7 +38,8 @@ fn obstacle(request: &Request, has_tokens: bool) -> Option<&'static str> {
     };
     // An absolute request target outranks the header (RFC 9112, 3.2.2), so both must be fine.
     let target = request.uri().authority().is_none_or(is_loopback);
-    if !has_tokens && !(target && is_loopback(&name)) {
+    let is_local = target && is_loopback(&name);
+    if !has_tokens && !is_local {
         return Some("the Host header names no loopback address: ask for localhost, 127.0.0.1 or [::1]");
     }
     (!is_own_page(request, &name, has_tokens))
