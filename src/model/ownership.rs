@@ -167,7 +167,7 @@ pub struct RunRow<O> {
 /// What becomes of a settle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
-    /// It ends the run; [`super::settle`] says what follows.
+    /// It ends the run; [`super::settle()`] says what follows.
     Settles,
     /// A reap has closed the run as lost: [`super::settle_late`] says what follows, by the job's status, `None` where the
     /// job is no longer this run's.
