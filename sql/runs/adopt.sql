@@ -7,10 +7,14 @@
 -- $4 uuid[]     replica_ids of the former owners, as the successor saw them
 -- rows: job_id, run_id, answer: `adopted` (also where an earlier reply was lost), `busy` (another transaction holds the
 --       row: send it again) or `not_yours` (reaped, settled or taken meanwhile, or the former owner was declared dead)
--- guard: run_id and the former replica_id of a running row, under its lock; the successor is live, and so was the owner
+-- guard: run_id and the former replica_id of a running row, under its lock; the successor is live, under its own, so that
+--        nobody declares it dead before the run is its own and its lease is long enough; and the owner was live
 -- index: the primary keys
 with facts as (
     select * from unnest($2, $3, $4) as f (job_id, run_id, former)
+),
+me as materialized (
+    select from orch.replicas where replica_id = $1 and state = 'live' for no key update
 ),
 locked as materialized (
     select j.id, f.run_id, f.former, p.lease_until
@@ -18,7 +22,7 @@ locked as materialized (
       join facts f on f.job_id = j.id
       join orch.replicas p on p.replica_id = f.former and p.state = 'live'
      where j.status = 'running' and j.run_id = f.run_id and j.replica_id = f.former
-       and exists (select from orch.replicas me where me.replica_id = $1 and me.state = 'live')
+       and exists (select from me)
      order by j.id
        for update of j skip locked
 ),

@@ -11,7 +11,7 @@ use tokio_postgres::Client;
 
 use crate::{
     runs::{claim, enqueue, no_violation, register},
-    support::TestDb,
+    support::{TestDb, eventually},
 };
 
 /// A former boot with one open run, its successor, and the run's token as a start reads it.
@@ -112,6 +112,31 @@ async fn what_is_not_granted_is_refused_and_what_is_locked_is_asked_again() {
     let reaped = third.ended(Ending::bare(Outcome::Lost, ClosedBy::Reap, "its replica was declared dead"));
     assert!(matches!(db.settle_runs(vec![reaped]).await.unwrap()[..], [Answer::Settled(..)]));
     assert!(matches!(adopt(&db, &successor, fourth).await, Adoption::NotYours(_)), "it is reaped");
+    no_violation(&client).await;
+}
+
+/// The former owner's lease, and so the life of the run, may be longer than the successor's: moved to a successor that is
+/// dead already, a live run would be reaped at once. (`tests/model` finds what comes of it.)
+#[tokio::test]
+async fn a_successor_that_is_declared_dead_while_it_adopts_takes_nothing() {
+    let test = TestDb::new().await;
+    let (db, client) = (test.db(), test.client().await);
+    let (former, successor, owned) = inherited(&db, &client).await;
+    let mut other = test.client().await;
+    let reaper = other.transaction().await.unwrap();
+    let declared = "update orch.replicas set state = 'dead' where replica_id = $1";
+    reaper.execute(declared, &[&successor.replica_id.0]).await.unwrap();
+    let adopting = tokio::spawn({
+        let (db, successor) = (db.clone(), successor.replica_id);
+        async move { db.adopt_runs(successor, vec![owned]).await.unwrap().remove(0) }
+    });
+    let waiting = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+    eventually("the adoption to meet the lock", async || client.query_opt(waiting, &[]).await.unwrap()).await;
+    reaper.commit().await.unwrap();
+    let answer = adopting.await.unwrap();
+    assert!(!matches!(answer, Adoption::Adopted(_)), "{answer:?}");
+    let owner: uuid::Uuid = client.query_one("select replica_id from orch.jobs", &[]).await.unwrap().get(0);
+    assert_eq!(owner, former.replica_id.0);
     no_violation(&client).await;
 }
 

@@ -23,6 +23,7 @@ mod http_load;
 mod http_token;
 mod identity;
 mod late;
+mod ownership_rule;
 mod played;
 mod prune;
 mod reaper;
