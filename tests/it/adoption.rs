@@ -135,8 +135,8 @@ async fn a_successor_that_is_declared_dead_while_it_adopts_takes_nothing() {
     reaper.commit().await.unwrap();
     let answer = adopting.await.unwrap();
     assert!(!matches!(answer, Adoption::Adopted(_)), "{answer:?}");
-    let owner: uuid::Uuid = client.query_one("select replica_id from orch.jobs", &[]).await.unwrap().get(0);
-    assert_eq!(owner, former.replica_id.0);
+    let whose: uuid::Uuid = client.query_one("select replica_id from orch.jobs", &[]).await.unwrap().get(0);
+    assert_eq!(whose, former.replica_id.0);
     no_violation(&client).await;
 }
 

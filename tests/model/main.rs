@@ -1,6 +1,7 @@
 //! The protocol of ownership, searched: every order of events that two replicas, their crashes, a lossy network and an
 //! outage allow. What is modelled, and what is not: `docs/architecture/model.md`.
 
+mod calm;
 mod choices;
 mod database;
 mod machine;
@@ -29,6 +30,7 @@ const QUIET: World = World {
     stray_claims: false,
     retry: false,
     slow_answers: false,
+    calms_down: false,
 };
 const A_CRASH: World = World { crashes: [true, false], ..QUIET };
 
@@ -111,6 +113,23 @@ fn an_operator_who_retries() {
 #[test]
 fn two_jobs_under_the_same_leases() {
     search("two jobs", TWO_JOBS, &[]);
+}
+
+#[test]
+fn every_job_ends_once_nothing_fails_any_more() {
+    search("calm", World { calms_down: true, ..QUIET }, &[]);
+}
+
+#[test]
+#[ignore = "part of the long run: minutes, and gigabytes unless built with --release"]
+fn every_job_ends_once_nothing_fails_any_more_after_a_crash_too() {
+    search("calm after a crash", World { calms_down: true, handovers: true, ..A_CRASH }, BY_CRASH);
+}
+
+#[test]
+#[ignore = "part of the long run: minutes, and gigabytes unless built with --release"]
+fn every_job_ends_once_nothing_fails_any_more_after_an_outage_too() {
+    search("calm after an outage", World { calms_down: true, outage: true, ..QUIET }, &[]);
 }
 
 #[test]

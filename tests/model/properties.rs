@@ -4,6 +4,7 @@ use orch::model::{JobStatus, Outcome};
 use stateright::Property;
 
 use crate::{
+    calm::comes_to_its_end,
     state::{Once, Run, RunRow, State, Tree},
     world::World,
 };
@@ -30,6 +31,9 @@ pub(crate) fn all() -> Vec<Property<World>> {
         }),
         Property::always("a job and its open run name one owner", one_owner),
         Property::always("attempts and counts add up", add_up),
+        Property::always("every job ends once nothing fails any more", |world: &World, state: &State| {
+            !world.calms_down || comes_to_its_end(world, state)
+        }),
         Property::sometimes("all jobs succeed or fail", |world, state: &State| {
             each_job(world, |_, job| matches!(state.jobs[job].status, JobStatus::Succeeded | JobStatus::Failed))
         }),

@@ -56,6 +56,8 @@ pub(crate) struct World {
     pub(crate) retry: bool,
     /// Whether the answer to a renewal may take longer than a moment.
     pub(crate) slow_answers: bool,
+    /// Whether it is asked of every state that all jobs end from there, once nothing fails any more.
+    pub(crate) calms_down: bool,
 }
 
 /// One step.
