@@ -199,9 +199,10 @@ async fn a_draining_replica_claims_nothing_until_it_drains_no_longer() {
     eventually("the replica to hear of it", async || replica.log().contains("draining: nothing more").then_some(()))
         .await;
     let job = script(&client, "true").await;
-    client.batch_execute("update orch.replicas set draining = false").await.unwrap();
+    let off = "update orch.replicas set draining = false returning clock_timestamp()";
+    let off: std::time::SystemTime = client.query_one(off, &[]).await.unwrap().get(0);
     until(&client, job, "succeeded").await;
-    let log = replica.log();
-    let (drains, claims) = (log.find("no longer draining").unwrap(), log.find("run settled").unwrap());
-    assert!(drains < claims, "{log}");
+    let claimed = "select claimed_at from orch.agent_runs where job_id = $1";
+    let claimed: std::time::SystemTime = client.query_one(claimed, &[&job]).await.unwrap().get(0);
+    assert!(off < claimed, "it was claimed while the replica drained");
 }
