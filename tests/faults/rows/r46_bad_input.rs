@@ -123,7 +123,9 @@ pub(crate) async fn the_command_line_refuses_in_one_sentence(case: &mut Case) {
 
 pub(crate) async fn the_config_refuses_in_one_sentence(case: &mut Case) {
     // The suite's own timings stand above the file.
-    for setting in ["ORCH_LEASE", "ORCH_HEARTBEAT", "ORCH_KILL_GRACE", "ORCH_POLL_INTERVAL", "ORCH_MAX_CONCURRENCY"] {
+    for setting in
+        ["ORCH_LEASE", "ORCH_HEARTBEAT", "ORCH_KILL_GRACE", "ORCH_POLL_INTERVAL", "ORCH_MAX_CONCURRENCY", "ORCH_LISTEN"]
+    {
         case.orch.unset(setting);
     }
     let deep = format!("a = {}{}", "[".repeat(100_000), "]".repeat(100_000));
