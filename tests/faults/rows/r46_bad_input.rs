@@ -123,9 +123,7 @@ pub(crate) async fn the_command_line_refuses_in_one_sentence(case: &mut Case) {
 
 pub(crate) async fn the_config_refuses_in_one_sentence(case: &mut Case) {
     // The suite's own timings stand above the file.
-    for setting in
-        ["ORCH_LEASE", "ORCH_HEARTBEAT", "ORCH_KILL_GRACE", "ORCH_POLL_INTERVAL", "ORCH_MAX_CONCURRENCY", "ORCH_LISTEN"]
-    {
+    for setting in ["ORCH_LEASE", "ORCH_HEARTBEAT", "ORCH_KILL_GRACE", "ORCH_POLL_INTERVAL", "ORCH_MAX_CONCURRENCY"] {
         case.orch.unset(setting);
     }
     let deep = format!("a = {}{}", "[".repeat(100_000), "]".repeat(100_000));
@@ -147,7 +145,6 @@ pub(crate) async fn the_config_refuses_in_one_sentence(case: &mut Case) {
         ("fewer than none", b"max_concurrency = -1".to_vec()),
         ("twice", b"name = \"a\"\nname = \"b\"".to_vec()),
         ("a bad address", b"listen = \"localhost:http\"".to_vec()),
-        ("an open address", b"listen = \"0.0.0.0:8080\"".to_vec()),
         ("no command", b"[agents.a]\n".to_vec()),
         ("an empty command", b"[agents.a]\ncommand = []".to_vec()),
         ("a command in one string", b"[agents.a]\ncommand = \"rm -rf /\"".to_vec()),
@@ -169,6 +166,13 @@ pub(crate) async fn the_config_refuses_in_one_sentence(case: &mut Case) {
         refused(what, &case.orch.run(["config", "check"]).await);
         refused(what, &case.orch.run(["up"]).await);
     }
+    // Above the file, like the suite's own address.
+    std::fs::write(case.orch.path("orch.toml"), agent).unwrap();
+    let own = case.orch.listen().to_string();
+    case.orch.set("ORCH_LISTEN", "0.0.0.0:8080");
+    refused("an open address without tokens", &case.orch.run(["config", "check"]).await);
+    refused("an open address without tokens", &case.orch.run(["up"]).await);
+    case.orch.set("ORCH_LISTEN", own);
     std::fs::remove_file(case.orch.path("orch.toml")).unwrap();
     refused("no such file", &case.orch.run(["config", "check"]).await);
     std::fs::create_dir(case.orch.path("orch.toml")).unwrap();
