@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -43,6 +43,8 @@ pub struct Boot {
     local: LocalRuns,
     slots: Arc<Slots>,
     draining: AtomicBool,
+    /// As the lease file has it, in milliseconds on the machine's boot clock.
+    deadline_ms: AtomicU64,
     pulses: Pulses,
     settlements: mpsc::UnboundedSender<settle::Request>,
     stamps: mpsc::UnboundedSender<stamp::Stamp>,
@@ -79,6 +81,7 @@ impl Boot {
             local: LocalRuns::default(),
             slots: Slots::new(start.settings.max_concurrency),
             draining: AtomicBool::new(false),
+            deadline_ms: AtomicU64::new(0),
             pulses: Pulses::default(),
             settlements,
             stamps,
@@ -121,6 +124,17 @@ impl Boot {
 
     pub(super) fn pulses(&self) -> &Pulses {
         &self.pulses
+    }
+
+    /// The lease file says so from now on.
+    pub(super) fn set_deadline(&self, deadline: Duration) {
+        self.deadline_ms.store(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Whether a run that was claimed now could start: a shim starts nothing with less than 2K of its lease left.
+    pub(super) fn could_start(&self) -> bool {
+        let deadline = Duration::from_millis(self.deadline_ms.load(Ordering::Relaxed));
+        deadline.saturating_sub(boottime()) >= self.settings.kill_grace * 2
     }
 
     /// Whether the database said that this replica is to claim nothing more.
@@ -248,6 +262,7 @@ impl Boot {
         let others = self.db.list_other_replicas(self.replica_id).await.context("failed to look for former boots")?;
         let lease = LeaseFile::create(&self.settings.state_dir, self.replica_id, deadline)
             .context("failed to write the lease into the state directory, without which no run may start")?;
+        self.set_deadline(deadline);
         let is_former = |other: &Other| self.identity.is_same_directory(&other.state_dir_id);
         Ok((others.into_iter().filter(is_former).collect(), lease))
     }

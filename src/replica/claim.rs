@@ -74,6 +74,10 @@ pub(super) async fn tick(boot: &Arc<Boot>) -> Result<Ticked> {
     if agents.is_empty() || boot.is_draining() {
         return Ok(Ticked::Idle);
     }
+    // After an outage the queue may be reached before the lease is renewed: what is claimed then would not start.
+    if !boot.could_start() {
+        return Ok(Ticked::Idle);
+    }
     let wanted = slots.len();
     let run_ids: Vec<RunId> = (0..wanted).map(|_| RunId::new()).collect();
     boot.local().claiming(&run_ids);

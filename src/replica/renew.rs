@@ -171,8 +171,11 @@ impl Renewing {
     }
 
     fn write(&mut self, deadline: Duration) {
-        if let Err(error) = self.lease.extend(deadline) {
-            error!(%error, "failed to write the lease file; the runs here end before the lease that they know");
+        match self.lease.extend(deadline) {
+            Ok(()) => self.boot.set_deadline(self.lease.deadline()),
+            Err(error) => {
+                error!(%error, "failed to write the lease file; the runs here end before the lease that they know");
+            }
         }
     }
 }
