@@ -45,7 +45,7 @@ impl Context {
         let db = self.pool(database)?;
         let state = schema::check(&db).await.map_err(|error| match error {
             db::Error::Unavailable(why) if own => {
-                anyhow!("the embedded Postgres does not answer ({why}): start `orch up`")
+                anyhow!("the embedded Postgres does not answer ({why}): start `orch up`; if it runs, it starts its Postgres again, and its log says why it cannot")
             }
             error => explain(&error),
         })?;

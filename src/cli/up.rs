@@ -29,7 +29,7 @@ use crate::{
         Db, Witness,
         schema::{self, SchemaState},
     },
-    embedded::{self, Embedded},
+    embedded,
     http,
     model::ReplicaId,
     ops::prune,
@@ -72,12 +72,17 @@ async fn up(settings: Settings) -> anyhow::Result<()> {
     if let Some(database) = config::explicit_database(&settings)? {
         return serve(settings, Held { state_dir, listener, tokens }, &database, shutdown).await;
     }
-    let server = tokio::select! {
+    let mut server = tokio::select! {
         server = embedded::start(&settings.state_dir) => server?,
         // A first start may take as long as a download does.
         () = shutdown.drain.cancelled() => bail!("stopped before the embedded Postgres was ready"),
     };
-    let ended = serve_embedded(settings, Held { state_dir, listener, tokens }, &server, shutdown).await;
+    let url = server.url().to_owned();
+    let ended = tokio::select! {
+        ended = serve_embedded(settings, Held { state_dir, listener, tokens }, &url, shutdown) => ended,
+        // What runs goes on, and the next start adopts it.
+        gone = server.keep() => Err(gone),
+    };
     if let Err(error) = server.stop().await {
         tracing::warn!(error = format!("{error:#}"), "the embedded Postgres did not stop as it should");
     }
@@ -92,9 +97,9 @@ struct Held {
 }
 
 /// On the embedded server: nobody else looks after its schema, so this does.
-async fn serve_embedded(settings: Settings, held: Held, server: &Embedded, shutdown: Shutdown) -> anyhow::Result<()> {
+async fn serve_embedded(settings: Settings, held: Held, url: &str, shutdown: Shutdown) -> anyhow::Result<()> {
     let source = Source::StateDir(settings.state_dir.clone());
-    let database = Database { server: config::own_url(server.url())?.into(), source };
+    let database = Database { server: config::own_url(url)?.into(), source };
     schema::migrate(&database.server).await.map_err(|error| super::migrate::explain(&error))?;
     serve(settings, held, &database, shutdown).await
 }

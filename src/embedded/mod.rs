@@ -18,10 +18,15 @@ use tokio::process::Child;
 
 use self::{account::Account, home::Home};
 
+/// Between two looks whether the server lives.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// A running embedded server. Dropped, the server goes on; [`Embedded::stop`] ends it.
 #[derive(Debug)]
 pub struct Embedded {
     home: Home,
+    password: String,
+    port: u16,
     url: String,
     /// The postmaster, where this process started it; kept so that its end is collected.
     child: Option<Child>,
@@ -57,7 +62,7 @@ pub async fn start(state_dir: &Path) -> anyhow::Result<Embedded> {
     };
     let url = server::url(&password, port);
     home.write_private(&home.database_url(), &url)?;
-    Ok(Embedded { home, url, child, _owner: owner })
+    Ok(Embedded { home, password, port, url, child, _owner: owner })
 }
 
 impl Embedded {
@@ -65,6 +70,47 @@ impl Embedded {
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Looks after the server: one that has died is started again, at the same port, as often as it takes. Comes back only
+    /// if it could be started at another port alone, where nobody looks for it.
+    pub async fn keep(&mut self) -> anyhow::Error {
+        let mut complained = false;
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            match self.revive().await {
+                Ok(None) => complained = false,
+                Ok(Some(port)) if port == self.port => {
+                    tracing::warn!(port, "the embedded Postgres had died and is started again");
+                    complained = false;
+                }
+                Ok(Some(port)) => {
+                    return anyhow::anyhow!(
+                        "the embedded Postgres died, its port {} was taken meanwhile, and it is at {port} now: start `orch up` again",
+                        self.port
+                    );
+                }
+                Err(error) if !complained => {
+                    tracing::error!(
+                        error = format!("{error:#}"),
+                        "the embedded Postgres died and cannot be started; going on trying"
+                    );
+                    complained = true;
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Starts the server if none of its processes lives. Its port, if it was started.
+    async fn revive(&mut self) -> anyhow::Result<Option<u16>> {
+        let Some(lock) = self.home.try_lock_server()? else { return Ok(None) };
+        server::remove_foreign_pid_file(&self.home)?;
+        let installed = cluster::choose_installation(&self.home).await?;
+        let (port, child) = server::launch(&self.home, &installed, &self.password, lock).await?;
+        // The former one is gone: the lock says so. Letting go of its handle collects it.
+        self.child = Some(child);
+        Ok(Some(port))
     }
 
     /// Stops the server, after everything else: connections that are left are ended (a "fast" shutdown), and what was

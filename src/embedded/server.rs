@@ -223,7 +223,7 @@ impl PidFile {
 
 /// A pid file whose pid was given to somebody else would keep the server from starting for ever. The lock says that no
 /// server of ours lives; if that pid is not at home in the data directory either, the file is a dead server's.
-fn remove_foreign_pid_file(home: &Home) -> anyhow::Result<()> {
+pub(super) fn remove_foreign_pid_file(home: &Home) -> anyhow::Result<()> {
     let Some(file) = PidFile::read(home) else { return Ok(()) };
     if !std::path::Path::new("/proc/self").exists() {
         return Ok(());

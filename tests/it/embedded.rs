@@ -132,6 +132,30 @@ async fn it_is_durable_private_and_kept_between_runs() {
 }
 
 #[tokio::test]
+async fn one_that_dies_is_started_again_where_it_was_while_its_owner_lives() {
+    let state = State::new();
+    let mut server = state.start().await;
+    let (url, postmaster) = (server.url().to_owned(), state.postmaster());
+    connect(&url).await.batch_execute("create table kept ()").await.unwrap();
+    signal::kill(postmaster, signal::Signal::SIGKILL).unwrap();
+    let back = async {
+        eventually("the server to answer again, at the same address", async || {
+            let (client, connection) = config::own_url(&url).unwrap().connect(NoTls).await.ok()?;
+            tokio::spawn(connection);
+            client.batch_execute("table kept").await.ok()
+        })
+        .await;
+    };
+    tokio::select! {
+        gone = server.keep() => panic!("it is not kept: {gone:#}"),
+        () = back => {}
+    }
+    assert_ne!(state.postmaster(), postmaster);
+    server.stop().await.unwrap();
+    state.nothing_is_left().await;
+}
+
+#[tokio::test]
 async fn it_outlives_its_owner_is_found_again_and_has_one_owner_at_a_time() {
     let state = State::new();
     let first = state.start().await;
