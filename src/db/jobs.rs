@@ -3,7 +3,7 @@
 //! Owns what people and programs see of a job. Never touches ownership: what runs is `runs`' alone, and every change of
 //! a status goes through the database's own functions, which say why they refuse.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, str::FromStr, time::Duration};
 
 use jiff::Timestamp;
 use tokio_postgres::types::ToSql;
@@ -13,10 +13,12 @@ mod rows;
 pub use rows::{Job, JobLine, Progress, Run, Selected};
 
 use super::{Db, Result, Statement, statement};
-use crate::model::{JobId, JobStatus};
+use crate::model::{JobId, JobStatus, parse_span};
 
-const ENQUEUE: Statement =
-    statement!("jobs/enqueue", [TEXT, TEXT, TEXT, INT2, TIMESTAMPTZ, FLOAT8, TEXT, JSONB, TEXT, TEXT, INT4, FLOAT8]);
+const ENQUEUE: Statement = statement!(
+    "jobs/enqueue",
+    [TEXT, TEXT, TEXT, INT2, TIMESTAMPTZ, FLOAT8, TEXT, TEXT_ARRAY, JSONB, JSONB, TEXT, TEXT, INT8_ARRAY, INT4, FLOAT8]
+);
 const ENQUEUE_MANY: Statement = statement!("jobs/enqueue_many", [JSONB]);
 const GET: Statement = statement!("jobs/get", [INT8]);
 const RUNS: Statement = statement!("jobs/runs", [INT8]);
@@ -43,9 +45,24 @@ pub enum When {
     In(Duration),
 }
 
+/// `2026-07-01T08:00:00Z`, or `10m` for ten minutes from now.
+impl FromStr for When {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(span) = parse_span(text) {
+            return Ok(Self::In(span));
+        }
+        text.parse().map(Self::At).map_err(|_| {
+            "it is neither a finite RFC 3339 time with an offset such as 2026-07-01T08:00:00Z nor a duration such as 10m"
+                .to_owned()
+        })
+    }
+}
+
 impl When {
     /// The two forms as a statement takes them: an instant, or seconds from now.
-    fn split(this: Option<Self>) -> (Option<Timestamp>, Option<f64>) {
+    pub(super) fn split(this: Option<Self>) -> (Option<Timestamp>, Option<f64>) {
         match this {
             None => (None, None),
             Some(Self::At(at)) => (Some(at), None),
@@ -69,16 +86,44 @@ pub struct NewJob {
     pub run_at: Option<When>,
     /// Of jobs with one gate only one runs at a time.
     pub gate: Option<String>,
-    /// For people and for routing.
+    /// Named limits that it needs, beside those of its agent.
+    pub limits: Vec<String>,
+    /// For people.
     pub labels: Option<BTreeMap<String, String>>,
+    /// Labels that its replica must have.
+    pub require: Option<BTreeMap<String, String>>,
     /// At most one live job has it.
     pub dedupe_key: Option<String>,
     /// What becomes of a second one: `return`, `replace` or `refuse`.
     pub on_conflict: Option<String>,
+    /// Jobs that must have succeeded before it runs.
+    pub after: Vec<JobId>,
     /// Counted failures after which it is failed; the agent's where there is none.
     pub max_attempts: Option<i32>,
     /// After how long a run is ended; the agent's where there is none.
     pub timeout: Option<Duration>,
+}
+
+impl Default for NewJob {
+    /// What `orch.enqueue` takes for what is left out; an agent must be named.
+    fn default() -> Self {
+        Self {
+            agent: String::new(),
+            payload: "{}".to_owned(),
+            project: "default".to_owned(),
+            priority: 0,
+            run_at: None,
+            gate: None,
+            limits: Vec::new(),
+            labels: None,
+            require: None,
+            dedupe_key: None,
+            on_conflict: None,
+            after: Vec::new(),
+            max_attempts: None,
+            timeout: None,
+        }
+    }
 }
 
 /// Which jobs. Everything given must hold; nothing given is every job.
@@ -117,10 +162,10 @@ impl Db {
     /// Enqueues a job and returns its number.
     pub async fn enqueue_job(&self, job: &NewJob) -> Result<JobId> {
         let (run_at, run_in) = When::split(job.run_at);
-        let labels = job.labels.as_ref().map(|labels| {
-            labels.iter().map(|(key, value)| (key.clone(), value.clone().into())).collect::<serde_json::Map<_, _>>()
-        });
-        let labels = labels.map(serde_json::Value::Object);
+        let object = |labels: &BTreeMap<String, String>| {
+            serde_json::Value::Object(labels.iter().map(|(key, value)| (key.clone(), value.clone().into())).collect())
+        };
+        let after: Vec<i64> = job.after.iter().map(|id| id.0).collect();
         let rows = self
             .query(
                 &ENQUEUE,
@@ -132,9 +177,12 @@ impl Db {
                     &run_at,
                     &run_in,
                     &job.gate,
-                    &labels,
+                    &(!job.limits.is_empty()).then_some(&job.limits),
+                    &job.labels.as_ref().map(object),
+                    &job.require.as_ref().map(object),
                     &job.dedupe_key,
                     &job.on_conflict,
+                    &(!after.is_empty()).then_some(after),
                     &job.max_attempts,
                     &job.timeout.map(|timeout| timeout.as_secs_f64()),
                 ],

@@ -6,18 +6,22 @@ pub mod fence;
 mod fingerprint;
 mod ids;
 mod lineage;
+mod names;
 mod outcome;
 pub mod ownership;
 mod rules;
 mod settle;
+mod span;
 mod status;
 
 pub use fingerprint::{Disagreement, Fingerprint, IdentityFacts, Memory};
 pub use ids::{JobId, ReplicaId, RunId};
 pub use lineage::{Lineage, Strayed};
+pub use names::{meant, nearest, unknown_agent};
 pub use outcome::{ClosedBy, Containment, Outcome};
 pub use rules::{Backoff, OnLost, Rules};
 pub use settle::{Counts, Due, Facts, Next, Reaped, settle, settle_late};
+pub use span::{parse_positive_span, parse_span};
 pub use status::JobStatus;
 
 /// A word that names none of the values of a type, with the words that do.

@@ -46,19 +46,7 @@ async fn served_on(db: orch::db::Db, replica: Option<ReplicaId>) -> Served {
 }
 
 fn job(project: &str) -> NewJob {
-    NewJob {
-        agent: "a".to_owned(),
-        payload: "{}".to_owned(),
-        project: project.to_owned(),
-        priority: 0,
-        run_at: None,
-        gate: None,
-        labels: None,
-        dedupe_key: None,
-        on_conflict: None,
-        max_attempts: None,
-        timeout: None,
-    }
+    NewJob { agent: "a".to_owned(), project: project.to_owned(), ..NewJob::default() }
 }
 
 fn keys(value: &serde_json::Value) -> Vec<&str> {
