@@ -523,6 +523,10 @@ function orch.enqueue(agent text, payload jsonb DEFAULT '{}'::jsonb, project tex
 function orch.enqueue_many(wishes jsonb)
     returns SETOF bigint;
 
+-- Enqueues an array of jobs, or says which element is the first bad one and why.
+function orch.enqueue_wishes(wishes jsonb, OUT ids bigint[], OUT place bigint, OUT code text, OUT complaint text)
+    returns record;
+
 -- The first element of enqueue_many's array that has not the shape of a wish.
 function orch.fault_of_shape(wishes jsonb)
     returns TABLE(place bigint, complaint text);
@@ -530,6 +534,14 @@ function orch.fault_of_shape(wishes jsonb)
 -- Says in words why a wish is no job; null where it is one.
 function orch.fault_of_wish(agent text, payload jsonb, project text, priority integer, run_at timestamp with time zone, gate text, limits text[], labels jsonb, require jsonb, dedupe_key text, on_conflict text, after bigint[], max_attempts integer, timeout interval, OUT code text, OUT complaint text)
     returns record;
+
+-- Says in words which element of enqueue_many's array is the first bad one; nulls where none is.
+function orch.fault_of_wishes(wishes jsonb, OUT place bigint, OUT code text, OUT complaint text)
+    returns record;
+
+-- The first element of enqueue_many's array that is no job, where all can be read.
+function orch.first_fault(wishes jsonb)
+    returns TABLE(place bigint, code text, complaint text);
 
 -- The gate of a serial project's jobs; null elsewhere.
 function orch.gate_of(project text)
@@ -555,6 +567,10 @@ function orch.guard_transition()
 function orch.guard_truncate()
     returns trigger;
 
+-- Whether an element of enqueue_many's array has the keys and JSON types of a wish.
+function orch.has_shape(wish jsonb)
+    returns boolean;
+
 -- Keeps a queued job back until it is released.
 function orch.hold(job_id bigint)
     returns text;
@@ -566,10 +582,6 @@ function orch.late_rule(was text, on_lost text, key_taken boolean, next text)
 -- Locks a job and returns its status (SQLSTATE OR005 if there is none).
 function orch.locked_status(job_id bigint)
     returns text;
-
--- Names the element of enqueue_many's array that cannot be read.
-function orch.refuse_unreadable(wishes jsonb)
-    returns void;
 
 -- Lets a held job go; it is due at its run_at. What led to the hold is counted anew.
 function orch.release(job_id bigint)

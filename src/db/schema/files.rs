@@ -42,6 +42,7 @@ pub const DEFINITIONS: &[(&str, &str)] = files!("sql/schema":
     "functions/late_rule",
     "functions/operate",
     "functions/settle_rule",
+    "functions/wishes",
     "views/impossible_queued",
     "views/queue",
     "views/running",
