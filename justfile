@@ -19,9 +19,13 @@ test *ARGS:
 faults *ARGS:
     cargo test --locked --test faults {{ARGS}}
 
-# Its long run: two thousand kills, a frozen machine.
+# Its long run: two thousand kills, a frozen machine, five minutes of random mixes.
 faults-long *ARGS:
     cargo test --locked --test faults -- --ignored {{ARGS}}
+
+# Random mixes of faults for as long as this says, under both judges: `just soak 60m`. Prints its figures as Markdown.
+soak TIME='60m':
+    ORCH_SOAK={{TIME}} cargo test --release --locked --test faults -- --ignored --exact soak::random_mixes_of_faults
 
 # After a change of the schema or of a statement: write the committed shapes anew, then read the diff.
 shapes:

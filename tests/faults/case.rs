@@ -314,7 +314,7 @@ impl Case {
     }
 
     /// Every start of a run was counted, and no run is open.
-    async fn runs_add_up(&self) {
+    pub(crate) async fn runs_add_up(&self) {
         let wrong = "select j.id, j.attempt, count(r.run_id) as runs, count(*) filter (where r.run_id is not null and r.ended_at is null) as open
             from orch.jobs j left join orch.agent_runs r on r.job_id = j.id
             group by j.id, j.attempt having j.attempt <> count(r.run_id)

@@ -91,6 +91,13 @@ impl Node {
         self.replica.take().expect("a replica").kill().await;
     }
 
+    /// How its replica ended, if it has.
+    pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
+        let status = self.replica.as_mut().expect("a replica").has_ended()?;
+        self.replica = None;
+        Some(status)
+    }
+
     /// Waits for the end of its replica, which was told to or kills itself.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         self.replica.take().expect("a replica").ended().await

@@ -75,6 +75,11 @@ impl Trap {
         assert!(reached.await.is_ok(), "no statement with {:?} came as far as {stage:?}", self.0.text);
     }
 
+    /// Whether the statement was sent.
+    pub(crate) fn is_sprung(&self) -> bool {
+        *self.0.stage.borrow() >= Stage::Sprung
+    }
+
     /// Lets go of what is held.
     pub(crate) fn let_go(&self) {
         self.0.let_go.cancel();

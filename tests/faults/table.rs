@@ -125,6 +125,7 @@ const TABLE: &[Row] = table! {
     r56_plain_update::to_a_finished_status_is_refused, gate, [];
     r57_lost_reply::the_retry_runs_whatever_the_old_result_says, gate, [];
     r57_lost_reply::the_retry_runs_whatever_a_late_result_says, gate, [];
+    soak::random_mixes_of_faults, long, [Root, PidNamespace, CgroupKill, InstalledPostgres];
 };
 
 /// The table as trials.

@@ -37,3 +37,4 @@ pub(crate) mod r54_crossing;
 pub(crate) mod r55_state_dir_elsewhere;
 pub(crate) mod r56_plain_update;
 pub(crate) mod r57_lost_reply;
+pub(crate) mod soak;

@@ -179,7 +179,7 @@ impl<'a> Chaos<'a> {
     async fn kill_replica(&mut self, place: usize) -> bool {
         let name = self.places[place].name.clone();
         self.case.node(&name).kill().await;
-        self.recovery.replica_died(&name, now(&self.case.sql).await);
+        self.recovery.is_away("killed", &name, now(&self.case.sql).await);
         let random = &mut self.case.random;
         let after = match random.random_range(0..100) {
             0..45 => Some(random.random_range(0.0..0.3)),
@@ -204,14 +204,15 @@ impl<'a> Chaos<'a> {
         let names: Vec<String> = self.places.iter().map(|place| place.name.clone()).collect();
         let mut shims = Vec::new();
         for name in names {
-            shims.extend(self.case.node(&name).shims());
+            let found = self.case.node(&name).shims();
+            shims.extend(found.into_iter().map(|(run, pid)| (name.clone(), run, pid)));
         }
-        let Some((run, pid)) = shims.choose(&mut self.case.random).cloned() else { return false };
+        let Some((node, run, pid)) = shims.choose(&mut self.case.random).cloned() else { return false };
         let contained = "select from orch.jobs where run_id = $1::text::uuid and agent <> 'kept'";
         if self.case.sql.query_opt(contained, &[&run]).await.unwrap().is_none() || !kill(pid) {
             return false;
         }
-        self.recovery.shim_died(&run, now(&self.case.sql).await);
+        self.recovery.shim_died(&node, &run, now(&self.case.sql).await);
         self.shims_killed.insert(run);
         true
     }
@@ -231,7 +232,7 @@ impl<'a> Chaos<'a> {
     }
 
     async fn judge(self) {
-        let took = self.recovery.took();
+        let took: Vec<Duration> = self.recovery.all().into_iter().map(|run| run.took).collect();
         let counts = "select count(*), count(*) filter (where status <> 'succeeded') from orch.jobs";
         let counts = self.case.sql.query_one(counts, &[]).await.unwrap();
         let (jobs, others): (i64, i64) = (counts.get(0), counts.get(1));

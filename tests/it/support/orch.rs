@@ -233,9 +233,14 @@ impl Replica {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// How it ended, if it has.
+    pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("its status")
+    }
+
     /// Whether `/readyz` says yes. Panics if the replica has ended.
     pub(crate) async fn is_ready(&mut self) -> bool {
-        if let Some(status) = self.child.try_wait().expect("its status") {
+        if let Some(status) = self.has_ended() {
             panic!("the replica ended with {status}:\n{}", self.log());
         }
         http_get(self.listen, "/readyz").await.is_ok_and(|answer| answer.status == 200)
