@@ -3,7 +3,6 @@
 use anyhow::bail;
 use clap::Args;
 use jiff::Timestamp;
-use serde::Serialize;
 
 use super::{
     context::{Context, explain},
@@ -13,7 +12,7 @@ use super::{
     when::short,
 };
 use crate::{
-    db::jobs::{Job, Run},
+    db::jobs::{Job, Run, Whole},
     model::JobId,
 };
 
@@ -24,23 +23,16 @@ pub(super) struct JobArgs {
     id: JobId,
 }
 
-#[derive(Serialize)]
-struct Whole<'a> {
-    #[serde(flatten)]
-    job: &'a Job,
-    runs: &'a [Run],
-}
-
 pub(super) async fn run(context: &Context, args: JobArgs) -> anyhow::Result<Exit> {
     let db = context.db().await?;
-    let Some(job) = db.job(args.id).await.map_err(|error| explain(&error))? else {
+    let Some(whole) = db.whole_job(args.id).await.map_err(|error| explain(&error))? else {
         bail!("there is no job {}: `orch jobs` lists them", args.id);
     };
-    let runs = db.runs_of_job(args.id).await.map_err(|error| explain(&error))?;
     if context.json {
-        output::document(&Whole { job: &job, runs: &runs })?;
+        output::document(&whole)?;
         return Ok(Exit::Done);
     }
+    let Whole { job, runs } = whole;
     for (name, value) in lines(&job) {
         output::line(&format!("{name:<14}{value}"))?;
     }

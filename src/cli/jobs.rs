@@ -1,7 +1,6 @@
 //! `orch jobs`: a page of jobs, the newest first.
 
 use clap::Args;
-use serde::Serialize;
 
 use super::{
     context::{Context, explain},
@@ -11,7 +10,7 @@ use super::{
     when::short,
 };
 use crate::{
-    db::jobs::JobLine,
+    db::jobs::{JobLine, Page},
     model::{JobId, JobStatus},
 };
 
@@ -28,25 +27,15 @@ pub(super) struct JobsArgs {
     before: Option<JobId>,
 }
 
-#[derive(Serialize)]
-struct Page<'a> {
-    jobs: &'a [JobLine],
-    /// What `--before` takes for the next page; null on the last.
-    next: Option<JobId>,
-}
-
 pub(super) async fn run(context: &Context, args: JobsArgs) -> anyhow::Result<Exit> {
     let db = context.db().await?;
     let filter = args.filter.filter(&[]);
-    // One more than is shown tells whether there is a next page.
-    let mut jobs = db.list_jobs(&filter, args.before, args.limit + 1).await.map_err(|error| explain(&error))?;
-    let more = jobs.len() as i64 > args.limit;
-    jobs.truncate(args.limit as usize);
-    let next = jobs.last().filter(|_| more).map(|job| job.id);
+    let page = db.page_of_jobs(&filter, args.before, args.limit).await.map_err(|error| explain(&error))?;
     if context.json {
-        output::document(&Page { jobs: &jobs, next })?;
+        output::document(&page)?;
         return Ok(Exit::Done);
     }
+    let Page { jobs, next } = page;
     if jobs.is_empty() {
         remark("no job matches");
         return Ok(Exit::Done);

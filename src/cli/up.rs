@@ -136,6 +136,7 @@ async fn serve(settings: Settings, held: Held, database: &Database, shutdown: Sh
         replica: replica.clone(),
         paused: paused.subscribe(),
         stopping: shutdown.drain.clone(),
+        payload_max: settings.payload_max,
         tokens,
     };
     let stop_http = CancellationToken::new();

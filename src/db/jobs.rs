@@ -10,7 +10,7 @@ use tokio_postgres::types::ToSql;
 
 mod rows;
 
-pub use rows::{Job, JobLine, Progress, Run, Selected};
+pub use rows::{Job, JobLine, Page, Progress, Run, Selected, Whole};
 
 use super::{Db, Result, Statement, statement};
 use crate::model::{JobId, JobStatus, parse_span};
@@ -197,9 +197,10 @@ impl Db {
         self.query(&ENQUEUE_MANY, &[jobs]).await?.iter().map(|row| Ok(JobId(row.try_get("id")?))).collect()
     }
 
-    /// One job, whole; none where there is no such job.
-    pub async fn job(&self, id: JobId) -> Result<Option<Job>> {
-        self.query_opt(&GET, &[&id.0]).await?.as_ref().map(Job::from_row).transpose()
+    /// One job with its runs; none where there is no such job.
+    pub async fn whole_job(&self, id: JobId) -> Result<Option<Whole>> {
+        let Some(row) = self.query_opt(&GET, &[&id.0]).await? else { return Ok(None) };
+        Ok(Some(Whole { job: Job::from_row(&row)?, runs: self.runs_of_job(id).await? }))
     }
 
     /// The runs of a job, the first one first.
@@ -212,11 +213,16 @@ impl Db {
         self.query_opt(&PROGRESS, &[&id.0]).await?.as_ref().map(Progress::from_row).transpose()
     }
 
-    /// At most `limit` jobs below `before`, the newest first.
-    pub async fn list_jobs(&self, filter: &Filter, before: Option<JobId>, limit: i64) -> Result<Vec<JobLine>> {
+    /// A page: at most `limit` jobs below `before`, the newest first.
+    pub async fn page_of_jobs(&self, filter: &Filter, before: Option<JobId>, limit: i64) -> Result<Page> {
         let filter = FilterParams::new(filter);
-        let rows = self.query(&LIST, &filter.with(&before.map(|id| id.0), &limit)).await?;
-        rows.iter().map(JobLine::from_row).collect()
+        // One more than is shown tells whether there is a next page.
+        let rows = self.query(&LIST, &filter.with(&before.map(|id| id.0), &(limit + 1))).await?;
+        let more = rows.len() as i64 > limit;
+        let shown = rows.iter().take(usize::try_from(limit).unwrap_or_default());
+        let jobs = shown.map(JobLine::from_row).collect::<Result<Vec<_>>>()?;
+        let next = jobs.last().filter(|_| more).map(|job| job.id);
+        Ok(Page { jobs, next })
     }
 
     /// At most `limit` of the jobs above `after` that the filter names, the oldest first.

@@ -1,4 +1,4 @@
-//! HTTP: the queue's summary, replicas, health and metrics; on loopback, or for those who show a token.
+//! HTTP: the queue's summary, jobs, replicas, health and metrics; on loopback, or for those who show a token.
 //!
 //! Owns the routes, who may ask, and the form of every answer, errors included. Knows the replica only from Postgres; must never
 //! import `replica`, and never lets a slow database hold a request for longer than its patience.
@@ -7,15 +7,16 @@ mod cache;
 mod error;
 mod guard;
 mod health;
+mod jobs;
 mod metrics;
 mod replicas;
 mod token;
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, future::Future, io, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::State,
+    extract::{DefaultBodyLimit, MatchedPath, State},
     http::{Method, StatusCode, Uri},
     middleware,
     routing::{MethodRouter, get, post},
@@ -33,6 +34,9 @@ use crate::{
 /// How long a request waits for the database before it is answered that the database does not answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// What the rest of a wish may have, in bytes: labels of 64 KiB, and keys.
+const BESIDE_THE_PAYLOAD: usize = 128 << 10;
+
 /// How long open requests may take to end once the server is told to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -49,6 +53,8 @@ pub struct Info {
     pub paused: watch::Receiver<Option<String>>,
     /// Cancelled once this process was told to stop: it takes no more jobs.
     pub stopping: CancellationToken,
+    /// The setting `payload_max`, in bytes.
+    pub payload_max: u64,
     /// The tokens, and each later reading of them; none, and nobody is asked for one.
     pub tokens: Option<watch::Receiver<Tokens>>,
 }
@@ -78,12 +84,19 @@ pub async fn serve(listener: TcpListener, db: Db, info: Info, shutdown: Cancella
 }
 
 /// Every route: its method, its path, and what answers there. The one list, so that nothing is served that is not told.
-fn routes() -> [(Method, &'static str, MethodRouter<Arc<App>>); 6] {
-    [
+fn routes() -> Vec<(Method, &'static str, MethodRouter<Arc<App>>)> {
+    vec![
         (Method::GET, "/queue", get(queue_summary)),
         (Method::GET, "/healthz", get(health::alive)),
         (Method::GET, "/readyz", get(health::ready)),
         (Method::GET, "/metrics", get(metrics::scrape)),
+        (Method::GET, "/api/v1/jobs", get(jobs::list)),
+        (Method::POST, "/api/v1/jobs", post(jobs::enqueue)),
+        (Method::GET, "/api/v1/jobs/{id}", get(jobs::get)),
+        (Method::POST, "/api/v1/jobs/{id}/cancel", post(jobs::cancel)),
+        (Method::POST, "/api/v1/jobs/{id}/retry", post(jobs::retry)),
+        (Method::POST, "/api/v1/jobs/{id}/hold", post(jobs::hold)),
+        (Method::POST, "/api/v1/jobs/{id}/release", post(jobs::release)),
         (Method::GET, "/api/v1/replicas", get(replicas::list)),
         (Method::POST, "/api/v1/replicas/{id}/drain", post(replicas::drain)),
     ]
@@ -98,8 +111,10 @@ pub fn served() -> Vec<(Method, &'static str, bool)> {
 fn router(app: Arc<App>) -> Router {
     let all = routes().into_iter().fold(Router::new(), |router, (_, path, answers)| router.route(path, answers));
     // The layer that is added last is the first to see a request; both see also what is not there.
+    let largest = usize::try_from(app.info.payload_max).unwrap_or(usize::MAX).saturating_add(BESIDE_THE_PAYLOAD);
     all.fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
+        .layer(DefaultBodyLimit::max(largest))
         .layer(middleware::from_fn_with_state(app.clone(), token::with_a_token))
         .layer(middleware::from_fn_with_state(app.clone(), guard::sent_to_us))
         .with_state(app)
@@ -111,12 +126,16 @@ async fn queue_summary(State(app): State<Arc<App>>) -> Result<Json<queue::Summar
 }
 
 async fn no_such_path(uri: Uri) -> Problem {
-    let known = routes().map(|(_, path, _)| path).join(", ");
-    Problem::new(StatusCode::NOT_FOUND, format!("there is no {}: there are {known}", uri.path()))
+    let mut known: Vec<&str> = routes().into_iter().map(|(_, path, _)| path).collect();
+    known.dedup();
+    Problem::new(StatusCode::NOT_FOUND, format!("there is no {}: there are {}", uri.path(), known.join(", ")))
 }
 
-async fn no_such_method(method: Method, uri: Uri) -> Problem {
-    let takes = if uri.path().ends_with("/drain") { "POST" } else { "GET" };
+async fn no_such_method(method: Method, uri: Uri, matched: Option<MatchedPath>) -> Problem {
+    let here = |path: &str| matched.as_ref().is_none_or(|matched| matched.as_str() == path);
+    let takes: BTreeSet<String> =
+        routes().into_iter().filter(|(_, path, _)| here(path)).map(|(method, ..)| method.to_string()).collect();
+    let takes = takes.into_iter().collect::<Vec<_>>().join(" and ");
     let sentence = format!("{} does not take {method}: it takes {takes}", uri.path());
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, sentence)
 }

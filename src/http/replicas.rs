@@ -37,7 +37,7 @@ pub(super) async fn list(
     State(app): State<Arc<App>>,
     which: Result<Query<Which>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
-    let Query(which) = which.map_err(|_| bad("the only parameter is all, which is true or false"))?;
+    let Query(which) = which.map_err(|_| Problem::bad("the only parameter is all, which is true or false"))?;
     let replicas = in_time(app.db.list_replicas(which.all, MOST)).await?;
     Ok(Json(json!({ "replicas": replicas })))
 }
@@ -48,16 +48,13 @@ pub(super) async fn drain(
     Path(id): Path<String>,
     wish: Result<Query<Wish>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
-    let Query(wish) = wish.map_err(|_| bad("the only parameter is off, which is true or false"))?;
-    let id: ReplicaId = id.parse().map_err(|_| bad("a replica is named by its replica_id, which is a UUID"))?;
+    let Query(wish) = wish.map_err(|_| Problem::bad("the only parameter is off, which is true or false"))?;
+    let id: ReplicaId =
+        id.parse().map_err(|_| Problem::bad("a replica is named by its replica_id, which is a UUID"))?;
     let answers = in_time(app.db.set_draining(&[id], !wish.off)).await?;
     let Some((_, changed)) = answers.first() else {
         let sentence = format!("no live replica has the replica_id {id}: GET /api/v1/replicas lists them");
         return Err(Problem::new(StatusCode::NOT_FOUND, sentence));
     };
     Ok(Json(json!({ "replica_id": id, "draining": !wish.off, "changed": changed })))
-}
-
-fn bad(sentence: &str) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, sentence)
 }

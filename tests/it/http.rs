@@ -20,12 +20,12 @@ use crate::{
 };
 
 /// A server in this process; stopped with it.
-struct Served {
-    address: SocketAddr,
+pub(crate) struct Served {
+    pub(crate) address: SocketAddr,
     _stop: DropGuard,
 }
 
-async fn served(db: &TestDb, replica: Option<ReplicaId>) -> Served {
+pub(crate) async fn served(db: &TestDb, replica: Option<ReplicaId>) -> Served {
     served_on(db.db(), replica).await
 }
 
@@ -39,6 +39,7 @@ async fn served_on(db: orch::db::Db, replica: Option<ReplicaId>) -> Served {
         replica: watch::channel(replica).1,
         paused: watch::channel(None).1,
         stopping: CancellationToken::new(),
+        payload_max: 1 << 20,
         tokens: None,
     };
     tokio::spawn(serve(listener, db, info, stop.clone()));

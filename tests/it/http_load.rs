@@ -62,6 +62,7 @@ async fn a_long_history_is_summed_up_within_50_ms() {
         replica: watch::channel(None).1,
         paused: watch::channel(None).1,
         stopping: CancellationToken::new(),
+        payload_max: 1 << 20,
         tokens: None,
     };
     tokio::spawn(serve(listener, db.db(), info, CancellationToken::new()));

@@ -54,6 +54,7 @@ async fn every_route_but_the_probes_wants_a_right_token() {
         replica: watch::channel(None).1,
         paused: watch::channel(None).1,
         stopping: CancellationToken::new(),
+        payload_max: 1 << 20,
         tokens: Some(known.subscribe()),
     };
     let stop = CancellationToken::new();

@@ -19,6 +19,7 @@ mod functions;
 mod guards;
 mod house;
 mod http;
+mod http_jobs;
 mod http_load;
 mod http_token;
 mod identity;

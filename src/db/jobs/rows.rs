@@ -88,6 +88,25 @@ pub struct Job {
     pub result: Option<Box<RawValue>>,
 }
 
+/// A page of jobs, the newest first.
+#[derive(Debug, Serialize)]
+pub struct Page {
+    /// The jobs.
+    pub jobs: Vec<JobLine>,
+    /// The last of them, where another page follows; the page after begins before it.
+    pub next: Option<JobId>,
+}
+
+/// One job with its runs.
+#[derive(Debug, Serialize)]
+pub struct Whole {
+    /// The job.
+    #[serde(flatten)]
+    pub job: Job,
+    /// Its runs, the first one first.
+    pub runs: Vec<Run>,
+}
+
 /// One run of a job.
 #[derive(Debug, Serialize)]
 pub struct Run {
