@@ -65,9 +65,13 @@ impl Point {
     }
 }
 
-/// The environment variable that arms points; the spawner is given it as well.
+/// What the spawner is given although its environment is empty: the variable that arms points, and those by which the fault
+/// suite puts a clock of its own before the machine's.
 #[cfg(feature = "failpoints")]
-pub const VARIABLE: &str = "FAILPOINTS";
+pub fn handed_down() -> impl Iterator<Item = (&'static str, std::ffi::OsString)> {
+    let names = ["FAILPOINTS", "LD_PRELOAD", "ORCH_TEST_SUSPENDED"];
+    names.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)))
+}
 
 /// Arms the points that the environment names. Called once, before a thread exists.
 #[cfg(feature = "failpoints")]

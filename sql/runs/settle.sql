@@ -11,7 +11,7 @@
 -- $7  integer[]           signals
 -- $8  text[]              errors, for people
 -- $9  text[]              results, JSON as text: what jsonb refuses fails the batch, which is then repeated one by one
--- $10 timestamptz[]       when a transient run wants to be tried again
+-- $10 timestamptz[]       when a transient run wants to be tried again: this instant,
 -- $11 double precision[]  jitter, 0.5 to 1.5
 -- $12 integer[]           pids, where the stamp did not come first
 -- $13 bigint[]            their start times, in clock ticks since boot
@@ -23,6 +23,7 @@
 -- $19 bigint[]            log bytes dropped
 -- $20 integer[]           processes killed after the main process ended
 -- $21 double precision[]  seconds since the program started; null where it did not
+-- $22 double precision[]  or so many seconds from now ($10), by the database's clock
 -- rows: job_id, run_id, answer:
 --       settled    with the next status
 --       late       a reap had closed the run as lost, and its job takes the result all the same; with the next status
@@ -36,9 +37,10 @@
 -- index: the primary keys, agent_runs_job
 with facts as (
     select *
-      from unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
+      from unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)
            as f (job_id, run_id, replica_id, closed_by, outcome, exit_code, signal, error, result, retry_at, jitter, pid,
-                 pid_started, containment, user_cpu, system_cpu, peak_memory, log_kept, log_dropped, killed, lasted)
+                 pid_started, containment, user_cpu, system_cpu, peak_memory, log_kept, log_dropped, killed, lasted,
+                 retry_in)
 ),
 -- As the snapshot shows it. What follows decides again, under locks.
 known as materialized (
@@ -120,7 +122,8 @@ decided as materialized (
       from weighed w
      cross join lateral orch.settle_rule(
          w.outcome, w.cancel_pending, w.failures, w.lost_count, w.transient_count, w.interrupted_count,
-         coalesce(w.rules, '{}'), w.seconds, w.retry_at, w.jitter, w.after_outage) d
+         coalesce(w.rules, '{}'), w.seconds,
+         coalesce(w.retry_at, clock_timestamp() + make_interval(secs => w.retry_in)), w.jitter, w.after_outage) d
 ),
 changed as (
     update orch.jobs j

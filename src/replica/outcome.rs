@@ -2,18 +2,23 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::launch::process;
 use crate::{
-    db::runs::{Ending, Usage},
+    db::{
+        jobs::When,
+        runs::{Ending, Usage},
+    },
     model::{ClosedBy, Outcome},
     shim::protocol::{Cause, Exit, Reason, ResultFile},
 };
 
 /// `EX_TEMPFAIL` of sysexits.h: the command asks to be run again later.
 const TRANSIENT_CODE: i32 = 75;
+
+/// What the database's clock can add: a century.
+const LONGEST_WAIT: Duration = Duration::from_hours(100 * 366 * 24);
 
 /// The known keys of a result; others are kept and mean nothing to orch.
 #[derive(Debug, Default, Deserialize)]
@@ -128,14 +133,17 @@ fn read_answer(text: &str) -> Result<Answer, String> {
     Answer::deserialize(serde_json::Value::Object(object)).map_err(|error| error.to_string())
 }
 
-/// `"5m"` from now, or RFC 3339. A time in the past means at once.
-fn when(text: &str) -> Result<Timestamp, String> {
+/// `"5m"` from when it is settled, by the database's clock (this machine's may be wrong), or RFC 3339. A time in the past
+/// means at once.
+fn when(text: &str) -> Result<When, String> {
     if let Ok(wait) = humantime::parse_duration(text) {
-        return Timestamp::now()
-            .checked_add(wait)
-            .map_err(|_| format!("the result's retry_after {text:?} is too far in the future"));
+        return if wait <= LONGEST_WAIT {
+            Ok(When::In(wait))
+        } else {
+            Err(format!("the result's retry_after {text:?} is too far in the future"))
+        };
     }
-    text.parse().map_err(|_| {
+    text.parse().map(When::At).map_err(|_| {
         format!("the result's retry_after {text:?} is neither a duration like \"5m\" nor a time like \"2030-01-31T12:00:00Z\"")
     })
 }
@@ -253,9 +261,11 @@ mod tests {
         for code in [0, 1] {
             let ending = with_result(code, r#"{"retry_after": "5m"}"#);
             assert_eq!(ending.outcome, Outcome::Transient);
-            assert!(ending.retry_at.unwrap() > Timestamp::now());
+            assert_eq!(ending.retry_at, Some(When::In(Duration::from_mins(5))), "no clock of this machine");
         }
         let ending = with_result(1, r#"{"retry_after": "2030-01-31T12:00:00Z"}"#);
-        assert_eq!(ending.retry_at.unwrap().to_string(), "2030-01-31T12:00:00Z");
+        assert_eq!(ending.retry_at, Some(When::At("2030-01-31T12:00:00Z".parse().unwrap())));
+        let ending = with_result(1, r#"{"retry_after": "101years"}"#);
+        assert_eq!((ending.outcome, ending.retry_at), (Outcome::Failed, None));
     }
 }

@@ -162,7 +162,7 @@ impl Start {
             .stdout(Stdio::null())
             .stderr(complaints(&self.state_dir));
         #[cfg(feature = "failpoints")]
-        command.envs(std::env::var_os(crate::failpoint::VARIABLE).map(|armed| (crate::failpoint::VARIABLE, armed)));
+        command.envs(crate::failpoint::handed_down());
         let child = command.spawn()?;
         let channel = Arc::new(Link { socket: tokio::net::UnixStream::from_std(ours.into())?, pid: child.id() });
         match timeout(START_WAIT + self.lock_wait, ready(&channel)).await {

@@ -60,6 +60,8 @@ const TABLE: &[Row] = table! {
     r16_database_crash::back_after_a_second_after_half_a_lease_and_after_three, gate, [InstalledPostgres];
     r17_failover::to_a_synchronous_standby_costs_no_run, gate, [InstalledPostgres];
     r18_lost_commits::a_lost_settlement_runs_again_under_a_new_run, long, [InstalledPostgres];
+    r20_wall_clock::of_two_replicas_is_a_day_off, gate, [FakeTime];
+    r21_suspend::is_counted_by_the_lease, gate, [Compiler];
     r22_all_dead::another_machine_comes, gate, [];
     r22_all_dead::one_of_them_comes_back, gate, [];
     r23_daemons::in_a_cgroup, gate, [CgroupKill];

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio_postgres::Row;
 
 use super::{Owned, Process};
 use crate::{
-    db::{Db, Error, Result, Statement, statement},
+    db::{Db, Error, Result, Statement, jobs::When, statement},
     model::{ClosedBy, JobId, JobStatus, Outcome, RunId},
 };
 
@@ -34,6 +33,7 @@ pub(super) const SETTLE: Statement = statement!(
         INT8_ARRAY,
         INT8_ARRAY,
         INT4_ARRAY,
+        FLOAT8_ARRAY,
         FLOAT8_ARRAY,
     ]
 );
@@ -71,7 +71,7 @@ pub struct Ending {
     /// The result, as JSON text.
     pub result: Option<String>,
     /// When a transient run wants to be tried again.
-    pub retry_at: Option<Timestamp>,
+    pub retry_at: Option<When>,
     /// The process, where there was one.
     pub process: Option<Process>,
     /// How long it ran.
@@ -227,7 +227,7 @@ impl Db {
                 &column(batch, |end| end.signal),
                 &column(batch, |end| end.error.as_deref().map(without_nul)),
                 &column(batch, |end| end.result.as_deref()),
-                &column(batch, |end| end.retry_at),
+                &column(batch, |end| When::split(end.retry_at).0),
                 &jitter,
                 &column(batch, |end| end.process.map(|process| process.pid)),
                 &column(batch, |end| end.process.map(|process| process.pid_started)),
@@ -239,6 +239,7 @@ impl Db {
                 &column(batch, |end| end.usage.map(|usage| usage.log_dropped)),
                 &column(batch, |end| end.usage.map(|usage| usage.processes_killed)),
                 &column(batch, |end| end.lasted.map(|lasted| lasted.as_secs_f64())),
+                &column(batch, |end| When::split(end.retry_at).1),
             ],
         )
         .await

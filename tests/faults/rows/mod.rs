@@ -14,6 +14,8 @@ pub(crate) mod r10_shim_killed;
 pub(crate) mod r16_database_crash;
 pub(crate) mod r17_failover;
 pub(crate) mod r18_lost_commits;
+pub(crate) mod r20_wall_clock;
+pub(crate) mod r21_suspend;
 pub(crate) mod r22_all_dead;
 pub(crate) mod r23_daemons;
 pub(crate) mod r26_no_resources;

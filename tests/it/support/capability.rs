@@ -30,6 +30,10 @@ pub(crate) enum Capability {
     PgDump,
     /// `pgbouncer`.
     PgBouncer,
+    /// `libfaketime`, to give a program another time of day.
+    FakeTime,
+    /// `cc`, to make a library that is put before the system's own.
+    Compiler,
 }
 
 impl Capability {
@@ -45,15 +49,10 @@ impl Capability {
             Self::InstalledPostgres => {
                 installed_postgres().is_none().then(|| "no Postgres is installed on this machine".to_owned())
             }
-            Self::PgBouncer => {
-                let found =
-                    Command::new("pgbouncer").arg("--version").output().is_ok_and(|output| output.status.success());
-                (!found).then(|| "it needs pgbouncer".to_owned())
-            }
-            Self::PgDump => ["pg_dump", "pg_restore"].into_iter().find_map(|tool| {
-                let found = Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success());
-                (!found).then(|| format!("it needs {tool}"))
-            }),
+            Self::PgBouncer => programs(&["pgbouncer"]),
+            Self::FakeTime => fake_time_library().is_none().then(|| "it needs libfaketime".to_owned()),
+            Self::Compiler => programs(&["cc"]),
+            Self::PgDump => programs(&["pg_dump", "pg_restore"]),
         }
     }
 }
@@ -66,6 +65,20 @@ pub(crate) fn installed_postgres() -> Option<PathBuf> {
     debian.sort();
     let mut places = std::env::split_paths(&path).chain(debian.into_iter().rev());
     places.find(|place| ["initdb", "pg_ctl", "pg_basebackup"].into_iter().all(|program| place.join(program).exists()))
+}
+
+/// The library that gives programs with threads another time of day, where Debian puts it.
+pub(crate) fn fake_time_library() -> Option<PathBuf> {
+    let places = fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|place| place.path());
+    places.map(|place| place.join("faketime/libfaketimeMT.so.1")).find(|library| library.exists())
+}
+
+/// The first of these programs that is not there.
+fn programs(names: &[&str]) -> Option<String> {
+    names.iter().find_map(|name| {
+        let found = Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success());
+        (!found).then(|| format!("it needs {name}"))
+    })
 }
 
 fn unshare(kinds: &[&str]) -> Option<String> {

@@ -17,7 +17,7 @@ mod orch;
 mod server;
 mod sweep;
 
-pub(crate) use capability::{Capability, installed_postgres, lacking, not_run, requires};
+pub(crate) use capability::{Capability, fake_time_library, installed_postgres, lacking, not_run, requires};
 pub(crate) use cluster::Cluster;
 pub(crate) use database::TestDb;
 pub(crate) use eventually::{eventually, eventually_within};
