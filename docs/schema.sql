@@ -37,7 +37,7 @@ create table orch.jobs (
     interrupted_count integer not null default 0,
     -- The wish to run one at a time with the jobs of the same gate; orch.enqueue fills in project:NAME where projects.serial. Null: no gate.
     gate text,
-    -- Named caps that the job needs. Null until there are limits: orch.enqueue refuses them, and so does a constraint.
+    -- Named caps that the job needs, beside those of its agent; sorted by orch.enqueue.
     limits text[],
     -- Names and values for people; an object.
     labels jsonb not null default '{}'::jsonb,
@@ -77,6 +77,10 @@ END) stored,
     payload jsonb not null default '{}'::jsonb,
     -- What the last run answered, if it left a result.
     result jsonb,
+    -- Labels that a replica must have to run it; null: any replica will do.
+    require jsonb,
+    -- Generated: jobs of one project with the same lane are alike for a claim (agent, priority, gate, limits, require) and wait for the same things.
+    lane bigint generated always as ((((- (priority)::bigint) << 47) | (hashtextextended(agent, ((COALESCE(hashtextextended(gate, (1)::bigint), (0)::bigint) # COALESCE(hash_array_extended(limits, (2)::bigint), (0)::bigint)) # COALESCE(jsonb_hash_extended(require, (3)::bigint), (0)::bigint))) & '140737488355327'::bigint))) stored,
     -- A job has one number.
     constraint jobs_pkey PRIMARY KEY (id),
     -- 1 to 100 letters, digits, dots, underscores and hyphens, a letter or digit first.
@@ -97,8 +101,8 @@ END) stored,
     constraint gate_is_short CHECK (((gate IS NULL) OR ((octet_length(gate) >= 1) AND (octet_length(gate) <= 500)))),
     -- A JSON object of at most 64 KiB.
     constraint labels_are_an_object CHECK (((jsonb_typeof(labels) = 'object'::text) AND (pg_column_size(labels) <= 65536))),
-    -- A limit that nobody enforces would be a lie; the migration that brings the limits drops this.
-    constraint limits_come_with_their_table CHECK ((limits IS NULL)),
+    -- 1 to 16 names of 1 to 100 letters, digits, dots, underscores, colons, slashes and hyphens; never all, project:NAME or agent:NAME, which every job needs unsaid.
+    constraint limits_are_well_formed CHECK (((limits IS NULL) OR (((limits)::text ~ '^\{[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}(,[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}){0,15}\}$'::text) AND ((limits)::text !~ '[{,](all[,}]|NULL[,}]|project:|agent:)'::text)))),
     -- live_dedupe_key is dedupe_key while the job is live, and null after.
     constraint live_dedupe_key_is_the_live_jobs_key CHECK ((NOT (live_dedupe_key IS DISTINCT FROM
 CASE
@@ -113,6 +117,8 @@ END))),
     constraint project_is_well_formed CHECK ((project ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$'::text)),
     -- What waits carries no run_id, pid, replica_id, started_at or running_gate: the impossible state of job 2286.
     constraint queued_has_no_owner CHECK (((status <> ALL (ARRAY['queued'::text, 'held'::text])) OR (num_nonnulls(run_id, pid, replica_id, started_at, running_gate) = 0))),
+    -- A JSON object of at most 8 KiB.
+    constraint require_is_an_object CHECK (((require IS NULL) OR ((jsonb_typeof(require) = 'object'::text) AND (pg_column_size(require) <= 8192)))),
     -- No claim takes a job while the former owner has not ended its process.
     constraint running_awaits_nobody CHECK (((status <> 'running'::text) OR (awaits_replica IS NULL))),
     -- What runs says which run it is, who owns it and since when. pid and running_gate may be null.
@@ -127,8 +133,8 @@ END))),
 with (fillfactor=50, autovacuum_vacuum_threshold=1000, autovacuum_vacuum_scale_factor=0.01, autovacuum_vacuum_insert_scale_factor=0.05, autovacuum_analyze_scale_factor=0.02, autovacuum_vacuum_cost_delay=0);
 -- What a renewal tells its replica to end, and what the tick lets go on.
 CREATE INDEX jobs_awaits_replica ON orch.jobs USING btree (awaits_replica) WHERE (awaits_replica IS NOT NULL);
--- What a claim walks, in its order; with the project, so that GET /queue counts without reading the table.
-CREATE INDEX jobs_claim ON orch.jobs USING btree (priority DESC, run_at, id) INCLUDE (project) WHERE claimable;
+-- What claims read: the head of each lane, then what follows it.
+CREATE INDEX jobs_claim ON orch.jobs USING btree (project, lane, run_at, id) WHERE claimable;
 -- Lists of failures, the latest first.
 CREATE INDEX jobs_failed_at ON orch.jobs USING btree (failed_at) WHERE (failed_at IS NOT NULL);
 -- What the sanitizer repairs; empty in a healthy database.
@@ -208,6 +214,12 @@ create table orch.agent_runs (
     closed_by text,
     -- Of a lost run: whether the loss counts towards max_lost; not so soon after an outage of the database. Null for any other.
     lost_counted boolean,
+    -- The project of its job.
+    project text,
+    -- The agent that it runs.
+    agent text,
+    -- The limits that it holds while it is open: those of its job and of its agent, at the claim.
+    limits text[],
     -- No run_id is used twice.
     constraint agent_runs_pkey PRIMARY KEY (run_id),
     -- The first run of a job is attempt 1.
@@ -232,6 +244,10 @@ CREATE INDEX agent_runs_job ON orch.agent_runs USING btree (job_id);
 CREATE UNIQUE INDEX agent_runs_one_open_a_job ON orch.agent_runs USING btree (job_id) WHERE (ended_at IS NULL);
 -- The running jobs of a replica; jobs itself has no index that knows.
 CREATE INDEX agent_runs_open ON orch.agent_runs USING btree (replica_id) WHERE (ended_at IS NULL);
+-- The running jobs that hold a limit.
+CREATE INDEX agent_runs_open_limits ON orch.agent_runs USING btree (claimed_at) WHERE ((ended_at IS NULL) AND (limits IS NOT NULL));
+-- How many jobs of a project, or of its agents, are running.
+CREATE INDEX agent_runs_open_project ON orch.agent_runs USING btree (project, agent) WHERE (ended_at IS NULL);
 
 -- Replicas: one row a boot of an orch process, never used again once dead or left.
 create table orch.replicas (
@@ -296,7 +312,7 @@ create table orch.agents (
     backoff_max interval not null default '01:00:00'::interval,
     -- What becomes of a job whose run was lost: requeue, hold or fail.
     on_lost text not null default 'requeue'::text,
-    -- Named caps that every job of this agent needs; not read until there are limits.
+    -- Named caps that every job of this agent needs.
     limits text[],
     -- When these rules last changed.
     updated_at timestamp with time zone not null default clock_timestamp(),
@@ -322,7 +338,7 @@ create table orch.projects (
     name text not null,
     -- One job at a time: jobs enqueued without a gate get the gate project:NAME.
     serial boolean not null default false,
-    -- Its share of the slots, against the weights of the other projects; not read until there is fair share.
+    -- Its share of the slots, against the weights of the other projects.
     weight integer not null default 1,
     -- A project has one set of rules.
     constraint projects_pkey PRIMARY KEY (name),
@@ -394,6 +410,31 @@ CREATE INDEX events_job ON orch.events USING btree (job_id) WHERE (job_id IS NOT
 -- Adds the repairs of a transaction to guard_repairs_total.
 CREATE CONSTRAINT TRIGGER events_count_guard_repairs AFTER INSERT ON orch.events DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.kind = 'guard_repair'::text)) EXECUTE FUNCTION orch.count_guard_repairs(); -- always
 
+-- Named caps on running jobs. What is used is counted from the open runs (orch.limit_use); a limit that is not here is open and has no bound.
+create table orch.limits (
+    -- As jobs and agents name it. Every job needs all, project:NAME and agent:NAME unsaid.
+    name text not null,
+    -- How many jobs that need it run at the same time; null: any number.
+    max_running integer,
+    -- Until when no job that needs it starts; infinity: until it is opened. Null: open.
+    closed_until timestamp with time zone,
+    -- Why it is closed, for people.
+    reason text,
+    -- Once closed_until has passed, one job tries first, and the others follow when it has ended without closing the limit again. False for a pause: all at once.
+    probe boolean not null default true,
+    -- When it last changed.
+    updated_at timestamp with time zone not null default clock_timestamp(),
+    -- A limit has one bound.
+    constraint limits_pkey PRIMARY KEY (name),
+    -- At least one; to let nothing run, close the limit.
+    constraint limit_max_running_is_positive CHECK (((max_running IS NULL) OR (max_running >= 1))),
+    -- 1 to 120 letters, digits, dots, underscores, colons, slashes and hyphens, a letter or digit first.
+    constraint limit_name_is_well_formed CHECK ((name ~ '^[A-Za-z0-9][A-Za-z0-9._:/-]{0,119}$'::text)),
+    -- A reason says why a limit is closed.
+    constraint limit_reason_comes_with_closed_until CHECK (((reason IS NULL) OR (closed_until IS NOT NULL)))
+)
+with (fillfactor=50, autovacuum_vacuum_threshold=200, autovacuum_vacuum_scale_factor=0);
+
 -- The output of runs in chunks, head and tail of each: what lies between the end of one chunk and the position of the next was dropped (log_cap).
 create table orch.run_logs (
     -- The run that wrote it.
@@ -443,6 +484,40 @@ view orch.impossible_queued (
     started_at timestamp with time zone,
     -- The gate that it keeps from others.
     running_gate text
+);
+
+-- Who holds which limit: one row a limit and a run.
+view orch.limit_holders (
+    -- The limit.
+    name text,
+    -- The run that holds it.
+    run_id uuid,
+    -- Its job.
+    job_id bigint,
+    -- The replica that has it.
+    replica_id uuid,
+    -- Where it runs.
+    host text,
+    -- Since when.
+    claimed_at timestamp with time zone
+);
+
+-- Each limit, what is used of it, and how much room is left.
+view orch.limit_use (
+    -- The limit.
+    name text,
+    -- How many jobs that need it run at the same time; null: any number.
+    max_running integer,
+    -- How many runs hold it.
+    running integer,
+    -- Until when it is, or was, closed; null: it is open.
+    closed_until timestamp with time zone,
+    -- Why it was closed.
+    reason text,
+    -- closed_until has passed, and one job tries whether it may be opened.
+    probing boolean,
+    -- How many more jobs may start; null: any number.
+    room integer
 );
 
 -- Counts by project, agent and status.
@@ -495,6 +570,20 @@ view orch.running (
     output_age interval
 );
 
+-- The gates that are taken, and by which run.
+view orch.taken_gates (
+    -- The gate.
+    gate text,
+    -- The job that keeps it.
+    job_id bigint,
+    -- Its run; of a job that was taken from its replica, the one whose process is being ended.
+    run_id uuid,
+    -- The replica that has the process.
+    replica_id uuid,
+    -- When that run was claimed.
+    since timestamp with time zone
+);
+
 -- Every invariant as a query; empty while all hold.
 view orch.violations (
     -- Which one is broken.
@@ -503,9 +592,21 @@ view orch.violations (
     what text
 );
 
+-- What a step of priority is worth: an hour of waiting. So nothing waits for ever behind higher priorities.
+function orch.ageing()
+    returns interval;
+
 -- Cancels a waiting job, or asks its replica to end a running one. Returns the status: cancelled, or still running.
 function orch.cancel(job_id bigint)
     returns text;
+
+-- Lets no job start that needs the limit, until a time (infinity: until it is opened); then one job probes whether it may be opened.
+function orch.close_limit(name text, until timestamp with time zone DEFAULT 'infinity'::timestamp with time zone, reason text DEFAULT NULL::text)
+    returns boolean;
+
+-- What orch.close_limit and orch.pause have in common.
+function orch.close_until(name text, until timestamp with time zone, reason text, probe boolean)
+    returns boolean;
 
 -- Adds the repairs of a transaction to guard_repairs_total, at its end.
 function orch.count_guard_repairs()
@@ -514,6 +615,14 @@ function orch.count_guard_repairs()
 -- Sets what follows from a job's status, where a statement did not.
 function orch.derive_helpers()
     returns trigger;
+
+-- How many letters lie between two words.
+function orch.distance(a text, b text)
+    returns integer;
+
+-- Removes a limit that no agent names and no job waits or runs with.
+function orch.drop_limit(name text)
+    returns boolean;
 
 -- Enqueues one job in the caller's own transaction and returns its number.
 function orch.enqueue(agent text, payload jsonb DEFAULT '{}'::jsonb, project text DEFAULT 'default'::text, priority integer DEFAULT 0, run_at timestamp with time zone DEFAULT now(), gate text DEFAULT NULL::text, limits text[] DEFAULT NULL::text[], labels jsonb DEFAULT NULL::jsonb, require jsonb DEFAULT NULL::jsonb, dedupe_key text DEFAULT NULL::text, on_conflict text DEFAULT NULL::text, after bigint[] DEFAULT NULL::bigint[], max_attempts integer DEFAULT NULL::integer, timeout interval DEFAULT NULL::interval)
@@ -526,6 +635,14 @@ function orch.enqueue_many(wishes jsonb)
 -- Enqueues an array of jobs, or says which element is the first bad one and why.
 function orch.enqueue_wishes(wishes jsonb, OUT ids bigint[], OUT place bigint, OUT code text, OUT complaint text)
     returns record;
+
+-- Says in words why a name cannot be a limit's; null where it can.
+function orch.fault_of_limit_name(name text)
+    returns text;
+
+-- Says in words what is wrong with the limits that a job is to need; null where nothing is.
+function orch.fault_of_limits(limits text[])
+    returns text;
 
 -- The first element of enqueue_many's array that has not the shape of a wish.
 function orch.fault_of_shape(wishes jsonb)
@@ -575,6 +692,18 @@ function orch.has_shape(wish jsonb)
 function orch.hold(job_id bigint)
     returns text;
 
+-- Locks those of these gates that no other claim has locked, and says which of them are free.
+function orch.hold_gates(gates text[])
+    returns SETOF text;
+
+-- Locks those of these limits that have room, and says how much; what another claim has locked has none.
+function orch.hold_limits(names text[])
+    returns TABLE(name text, room integer, busy boolean);
+
+-- Whether every job, or every job of a project or an agent, needs this limit unsaid.
+function orch.is_unsaid_limit(name text)
+    returns boolean;
+
 -- What a result that comes after its run was reaped makes of the job; null: nothing.
 function orch.late_rule(was text, on_lost text, key_taken boolean, next text)
     returns text;
@@ -583,17 +712,57 @@ function orch.late_rule(was text, on_lost text, key_taken boolean, next text)
 function orch.locked_status(job_id bigint)
     returns text;
 
+-- The limits that a job needs: all, project:NAME, agent:NAME, its own and those of its agent.
+function orch.needs(project text, agent text, limits text[], agent_limits text[])
+    returns text[];
+
+-- Opens a closed limit at once, without a probe.
+function orch.open_limit(name text)
+    returns boolean;
+
+-- Starts nothing more of all, project:NAME or agent:NAME, until a time (infinity: until orch.resume); what runs goes on.
+function orch.pause(what text, until timestamp with time zone DEFAULT 'infinity'::timestamp with time zone, reason text DEFAULT NULL::text)
+    returns boolean;
+
+-- Where a job stands among those of its project: the earlier first, then the smaller id.
+function orch.place_of(priority smallint, run_at timestamp with time zone)
+    returns timestamp with time zone;
+
 -- Lets a held job go; it is due at its run_at. What led to the hold is counted anew.
 function orch.release(job_id bigint)
     returns text;
+
+-- Lets what orch.pause stopped start again, at once.
+function orch.resume(what text)
+    returns boolean;
 
 -- Queues a finished job again; counts, error and result are reset, attempt goes on.
 function orch.retry(job_id bigint)
     returns text;
 
+-- Whether a replica takes jobs of this agent that require these labels: it is live, not draining, serves the agent and has the labels.
+function orch.serves(replica orch.replicas, agent text, require jsonb)
+    returns boolean;
+
+-- Makes a limit, or changes how many jobs that need it run at the same time (null: any number).
+function orch.set_limit(name text, max_running integer DEFAULT NULL::integer)
+    returns boolean;
+
+-- Gives a project a weight, or has its jobs run one at a time; null leaves a rule as it is. Of what waits already nothing changes its gate.
+function orch.set_project(name text, weight integer DEFAULT NULL::integer, serial boolean DEFAULT NULL::boolean)
+    returns boolean;
+
 -- What follows for a job from how its run ended: the table of settling, as one function of facts.
 function orch.settle_rule(outcome text, cancel_pending boolean, failures integer, lost_count integer, transient_count integer, interrupted_count integer, rules jsonb, lasted double precision, retry_at timestamp with time zone, jitter double precision, after_outage boolean)
     returns TABLE(next_status text, next_run_at timestamp with time zone, next_failures integer, next_lost_count integer, next_transient_count integer, next_interrupted_count integer, verdict text);
+
+-- Limits as a job's row has them: sorted, each once, null for none.
+function orch.sorted_limits(limits text[])
+    returns text[];
+
+-- The complaint about a limit without a row, with the nearest name.
+function orch.unknown_limit(name text)
+    returns text;
 
 -- The elements of enqueue_many's array as the parameters of orch.enqueue.
 function orch.wishes_of(wishes jsonb)

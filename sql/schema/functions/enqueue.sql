@@ -5,7 +5,8 @@
 -- run_at           not before; gate: jobs of one gate run one at a time (null: project:NAME where projects.serial)
 -- dedupe_key       at most one live job has it; on_conflict says what else: 'return' (the live one's number, the
 --                  default), 'replace' (the payload of the live one, while it does not run), 'refuse' (SQLSTATE OR002)
--- limits, require, after   come with a later version: a value is refused by name (SQLSTATE OR003)
+-- limits           named caps that the job needs, each made by orch.set_limit before; require: labels that a replica must have
+-- after            comes with a later version: a value is refused by name (SQLSTATE OR003)
 create or replace function orch.enqueue(
     agent text,
     payload jsonb default '{}',
@@ -39,10 +40,12 @@ begin
     project := coalesce(project, 'default');
     loop
         insert into orch.jobs as j
-            (agent, payload, project, priority, run_at, gate, labels, dedupe_key, live_dedupe_key, max_attempts, timeout)
+            (agent, payload, project, priority, run_at, gate, limits, require, labels, dedupe_key, live_dedupe_key,
+             max_attempts, timeout)
         values
             (agent, coalesce(payload, '{}'), project, coalesce(priority, 0), coalesce(run_at, now()),
-             coalesce(gate, orch.gate_of(project)), coalesce(labels, '{}'), dedupe_key, dedupe_key, max_attempts, timeout)
+             coalesce(gate, orch.gate_of(project)), orch.sorted_limits(limits), nullif(require, '{}'),
+             coalesce(labels, '{}'), dedupe_key, dedupe_key, max_attempts, timeout)
         on conflict (live_dedupe_key) where live_dedupe_key is not null do nothing
         returning j.id into job_id;
         exit when job_id is not null;

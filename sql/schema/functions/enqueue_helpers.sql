@@ -16,8 +16,6 @@ declare
     missing constant text := ' comes with a later version of orch: leave it out';
 begin
     complaint := case
-        when limits is not null then 'limits' || missing
-        when require is not null then 'require' || missing
         when after is not null then 'after' || missing
     end;
     if complaint is not null then
@@ -37,6 +35,8 @@ begin
         when octet_length(gate) not between 1 and 500 then 'gate must have 1 to 500 bytes'
         when jsonb_typeof(labels) <> 'object' then format('labels must be a JSON object, not %s', jsonb_typeof(labels))
         when pg_column_size(labels) > 65536 then 'labels must have at most 64 KiB'
+        when jsonb_typeof(require) <> 'object' then format('require must be a JSON object, not %s', jsonb_typeof(require))
+        when pg_column_size(require) > 8192 then 'require must have at most 8 KiB'
         when octet_length(dedupe_key) not between 1 and 500 then 'dedupe_key must have 1 to 500 bytes'
         when on_conflict not in ('return', 'replace', 'refuse') then
             format('on_conflict %s is unknown: it is one of return, replace, refuse', to_jsonb(left(on_conflict, 120)))
@@ -45,6 +45,9 @@ begin
         when timeout <= interval '0' then format('timeout %s is not more than 0', timeout)
         when timeout > interval '100 years' then 'timeout must be at most 100 years: leave it out for none'
     end;
+    if complaint is null and limits <> '{}' then
+        complaint := orch.fault_of_limits(limits);
+    end if;
     if complaint is not null then
         code := 'OR004';
     end if;

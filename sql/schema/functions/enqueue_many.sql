@@ -57,9 +57,11 @@ begin
     end if;
 
     with inserted as (
-        insert into orch.jobs (agent, payload, project, priority, run_at, gate, labels, max_attempts, timeout)
+        insert into orch.jobs
+            (agent, payload, project, priority, run_at, gate, limits, require, labels, max_attempts, timeout)
         select w.agent, w.payload, w.project, w.priority, w.run_at,
                coalesce(w.gate, (select 'project:' || p.name from orch.projects p where p.name = w.project and p.serial)),
+               case when w.limits is not null then orch.sorted_limits(w.limits) end, nullif(w.require, '{}'),
                w.labels, w.max_attempts, w.timeout
           from orch.wishes_of(wishes) w
          where w.dedupe_key is null
@@ -77,10 +79,12 @@ begin
     ),
     inserted as (
         insert into orch.jobs
-            (id, agent, payload, project, priority, run_at, gate, labels, dedupe_key, live_dedupe_key, max_attempts, timeout)
+            (id, agent, payload, project, priority, run_at, gate, limits, require, labels, dedupe_key, live_dedupe_key,
+             max_attempts, timeout)
         overriding system value
         select n.id, n.agent, n.payload, n.project, n.priority, n.run_at,
                coalesce(n.gate, (select 'project:' || p.name from orch.projects p where p.name = n.project and p.serial)),
+               case when n.limits is not null then orch.sorted_limits(n.limits) end, nullif(n.require, '{}'),
                n.labels, n.dedupe_key, n.dedupe_key, n.max_attempts, n.timeout
           from numbered n
         on conflict (live_dedupe_key) where live_dedupe_key is not null do nothing
@@ -100,8 +104,8 @@ begin
         keyed_places := keyed_places || place;
         keyed_ids := keyed_ids || orch.enqueue(
             agent => wish.agent, payload => wish.payload, project => wish.project, priority => wish.priority,
-            run_at => wish.run_at, gate => wish.gate, labels => wish.labels, dedupe_key => wish.dedupe_key,
-            on_conflict => wish.on_conflict, max_attempts => wish.max_attempts, timeout => wish.timeout);
+            run_at => wish.run_at, gate => wish.gate, limits => wish.limits, labels => wish.labels,
+            require => wish.require, dedupe_key => wish.dedupe_key, on_conflict => wish.on_conflict, max_attempts => wish.max_attempts, timeout => wish.timeout);
     end loop;
     place := null;
     select array_agg(w.place order by w.place) into places from orch.wishes_of(wishes) w where w.dedupe_key is null;
