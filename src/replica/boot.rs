@@ -54,6 +54,10 @@ pub struct Boot {
     declared_dead: CancellationToken,
     /// Something ended or was released: a claim may find more than the last one did.
     pub(super) claim_nudge: Notify,
+    /// The database answers again.
+    pub(super) reap_nudge: Notify,
+    /// Likewise.
+    pub(super) settle_nudge: Notify,
     /// The reconcile has work that need not wait for the heartbeat.
     pub(super) renew_nudge: Notify,
     pub(super) spawn_trouble: super::outage::Pause,
@@ -90,6 +94,8 @@ impl Boot {
             claiming: start.shutdown.drain.child_token(),
             declared_dead: CancellationToken::new(),
             claim_nudge: Notify::new(),
+            reap_nudge: Notify::new(),
+            settle_nudge: Notify::new(),
             renew_nudge: Notify::new(),
             spawn_trouble: super::outage::Pause::default(),
         };
@@ -176,6 +182,14 @@ impl Boot {
     /// The database granted a renewal of the lease.
     pub(super) fn tell_renewed(&self) {
         self.renewed.send_replace(());
+    }
+
+    /// The database answers again. Renewals try often; the others, whose pauses have grown meanwhile, need not find out by
+    /// themselves.
+    pub(super) fn nudge_all(&self) {
+        for nudge in [&self.claim_nudge, &self.reap_nudge, &self.settle_nudge] {
+            nudge.notify_one();
+        }
     }
 
     /// Cancelled when nothing more is to be claimed.

@@ -33,12 +33,14 @@ impl Outage {
         jittered(doubled.min(self.longest))
     }
 
-    /// It worked: says so if it had not.
-    pub(super) fn worked(&mut self) {
-        if self.failures > 0 {
+    /// It worked: says so if it had not. Whether it had not.
+    pub(super) fn worked(&mut self) -> bool {
+        let had_failed = self.failures > 0;
+        if had_failed {
             info!(failures = self.failures, "managed to {} again", self.what);
             self.failures = 0;
         }
+        had_failed
     }
 }
 

@@ -93,6 +93,7 @@ pub(super) async fn run(boot: Arc<Boot>) -> &'static str {
         };
         tokio::select! {
             () = sleep(pause) => {}
+            () = boot.reap_nudge.notified() => {}
             () = boot.over() => return "reaper",
         }
     }

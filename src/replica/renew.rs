@@ -107,9 +107,12 @@ impl Renewing {
             } else {
                 match self.tick(lease, mode).await {
                     Ok(()) => {
-                        outage.worked();
+                        let mut is_back = outage.worked();
                         if mode == Reconcile::Full {
-                            reconciling.worked();
+                            is_back |= reconciling.worked();
+                        }
+                        if is_back {
+                            self.boot.nudge_all();
                         }
                         mode = Reconcile::Full;
                         begun + heartbeat

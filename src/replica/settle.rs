@@ -113,7 +113,10 @@ pub(super) async fn run(boot: Arc<Boot>, mut requests: mpsc::UnboundedReceiver<R
                 }
                 Err((error, back)) => {
                     batch = back;
-                    sleep(outage.failed(&error)).await;
+                    tokio::select! {
+                        () = sleep(outage.failed(&error)) => {}
+                        () = boot.settle_nudge.notified() => {}
+                    }
                 }
             }
         }

@@ -58,6 +58,7 @@ const TABLE: &[Row] = table! {
     r10_shim_killed::with_a_pid_namespace, gate, [PidNamespace];
     r10_shim_killed::with_a_sweep, gate, [];
     r16_database_crash::back_after_a_second_after_half_a_lease_and_after_three, gate, [InstalledPostgres];
+    r16_database_crash::all_loops_are_back_with_the_renewals, gate, [InstalledPostgres];
     r17_failover::to_a_synchronous_standby_costs_no_run, gate, [InstalledPostgres];
     r18_lost_commits::a_lost_settlement_runs_again_under_a_new_run, long, [InstalledPostgres];
     r20_wall_clock::of_two_replicas_is_a_day_off, gate, [FakeTime];

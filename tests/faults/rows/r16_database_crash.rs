@@ -85,6 +85,30 @@ async fn alive(case: &Case, agent: &str) -> Vec<i64> {
     jobs
 }
 
+/// Whoever tries again more and more seldom is told by who does so all the time: with the lease the claims and the reaper are
+/// back as well, after however long.
+pub(crate) async fn all_loops_are_back_with_the_renewals(case: &mut Case) {
+    case.move_to_own_server().await;
+    case.agent("quick", "exit 0", "");
+    case.add_node("a").up().await;
+    let first = case.enqueue("quick").await;
+    case.until(first, "succeeded", BOUND).await;
+    case.server().crash();
+    tokio::time::sleep(LEASE * 3).await;
+    case.server().come_back().await;
+    case.reconnect().await;
+    let job = case.enqueue("quick").await;
+    case.until(job, "succeeded", BOUND_AFTER_OUTAGE).await;
+    let waited = "select extract(epoch from j.claimed_at - p.created_at)::float8, extract(epoch from m.wait_until_set_at - p.created_at)::float8
+        from orch.meta m, orch.jobs p join orch.agent_runs j on j.job_id = p.id where p.id = $1";
+    let row = case.sql.query_one(waited, &[&job]).await.unwrap();
+    let (claimed, ticked): (f64, f64) = (row.get(0), row.get(1));
+    say(&format!("row 16: claimed {claimed:.2} s after the database was back, ticked after {ticked:.2} s"));
+    // What the busy machine of a whole suite may need beside a heartbeat, far from what the pauses have grown to.
+    let limit = (HEARTBEAT * 2).as_secs_f64();
+    assert!(claimed < limit && ticked < limit, "claimed after {claimed:.2} s, ticked after {ticked:.2} s");
+}
+
 /// Crashes the server, lets the short jobs end, and has it back after so long. Returns how long nobody could reach it.
 async fn crash(case: &mut Case, away: Duration, end: &Path) -> Duration {
     let begin = Instant::now();

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// A replica that is stopped has ended within this, or is stuck.
-const STOPPED_WITHIN: Duration = Duration::from_secs(60);
+const STOPPED_WITHIN: Duration = Duration::from_mins(1);
 
 /// What a machine's replica is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
