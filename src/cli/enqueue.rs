@@ -1,16 +1,17 @@
-//! `orch enqueue`: one job into the queue, and, if asked, its end and its output.
+//! `orch enqueue`: one job into the queue and, if asked, its end and its output; or the jobs of a file, all or none.
 
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    io::{self, Read},
-    time::Duration,
-};
+mod bulk;
+mod ids;
+mod lines;
+mod payload;
 
-use anyhow::{Context as _, anyhow, bail};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use anyhow::{anyhow, bail};
 use clap::Args;
-use serde::de::IgnoredAny;
 use serde_json::json;
+
+use payload::{check_payload, read_payload};
 
 use super::{
     context::{Context, explain},
@@ -31,16 +32,21 @@ use crate::{
 #[derive(Debug, Args)]
 pub(super) struct EnqueueArgs {
     /// What is to run: an agent of some replica's orch.toml
-    agent: String,
+    #[arg(required_unless_present = "from")]
+    agent: Option<String>,
     /// JSON; @FILE reads it from a file, - from standard input
     #[arg(default_value = "{}", allow_negative_numbers = true)]
     payload: String,
-    /// The tenant of the queue
-    #[arg(long, default_value = "default")]
-    project: String,
-    /// Higher runs first, from -32768 to 32767
-    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
-    priority: i16,
+    /// Enqueue the jobs of a file, or of - for standard input, all or none of them: each line a JSON object whose keys are
+    /// the parameters of orch.enqueue. AGENT and flags are for lines that do not say otherwise
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["payload", "dedupe_key", "on_conflict", "wait", "follow"])]
+    from: Option<PathBuf>,
+    /// The tenant of the queue [default: default]
+    #[arg(long)]
+    project: Option<String>,
+    /// Higher runs first, from -32768 to 32767 [default: 0]
+    #[arg(long, allow_negative_numbers = true)]
+    priority: Option<i16>,
     /// Not before: an RFC 3339 time, or a duration from now such as 10m
     #[arg(long, value_name = "TIME", value_parser = parse_when)]
     run_at: Option<When>,
@@ -80,21 +86,25 @@ pub(super) struct EnqueueArgs {
 }
 
 pub(super) async fn run(context: &Context, args: EnqueueArgs) -> anyhow::Result<Exit> {
+    if let Some(file) = &args.from {
+        return bulk::run(context, &args, file).await;
+    }
     let payload = read_payload(&args.payload, context.settings.payload_max)?;
     check_payload(&payload)?;
     let db = context.db().await?;
+    let agent = args.agent.unwrap_or_default();
     if !args.any_agent {
         let known = db.agent_names().await.map_err(|error| explain(&error))?;
-        check_agent(&args.agent, &known)?;
+        check_agent(&agent, &known)?;
     }
     let some = |labels: Vec<(String, String)>| -> Option<BTreeMap<String, String>> {
         (!labels.is_empty()).then(|| labels.into_iter().collect())
     };
     let job = NewJob {
-        agent: args.agent,
+        agent,
         payload,
-        project: args.project,
-        priority: args.priority,
+        project: args.project.unwrap_or_else(|| "default".to_owned()),
+        priority: args.priority.unwrap_or_default(),
         run_at: args.run_at,
         gate: args.gate,
         limits: args.limit,
@@ -131,57 +141,6 @@ fn show(context: &Context, id: JobId) -> anyhow::Result<()> {
     if context.json { output::document(&json!({ "id": id })) } else { output::line(&id.to_string()) }
 }
 
-/// The payload's text: given, from a file or from standard input; never more than a byte above `max` is read.
-fn read_payload(argument: &str, max: u64) -> anyhow::Result<String> {
-    let bytes = match (argument, argument.strip_prefix('@')) {
-        ("-", _) => read_at_most(io::stdin().lock(), max).context("failed to read the payload from standard input")?,
-        (_, Some(path)) => File::open(path)
-            .and_then(|file| read_at_most(file, max))
-            .with_context(|| format!("failed to read the payload from {path}"))?,
-        _ => argument.as_bytes().to_vec(),
-    };
-    if bytes.len() as u64 > max {
-        bail!("the payload has more than {max} bytes: shorten it, pass a path in it, or raise payload_max");
-    }
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok(text),
-        Err(error) => {
-            bail!("the payload is not UTF-8 at byte {}: JSON is UTF-8 throughout", error.utf8_error().valid_up_to())
-        }
-    }
-}
-
-fn read_at_most(source: impl Read, max: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    source.take(max.saturating_add(1)).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// Whether it is JSON, however deep, and without the one character that no text of Postgres can hold.
-fn check_payload(text: &str) -> anyhow::Result<()> {
-    if let Err(error) = serde_json::from_str::<IgnoredAny>(text) {
-        bail!("the payload is no JSON: {error}; quote strings, or pass a file as @FILE");
-    }
-    if has_escaped_nul(text) {
-        bail!("the payload contains the character \\u0000, which Postgres cannot store: remove it");
-    }
-    Ok(())
-}
-
-/// Whether the JSON text has `\u0000` in a string; `\\u0000` is a backslash and five letters.
-fn has_escaped_nul(text: &str) -> bool {
-    let mut rest = text;
-    while let Some(at) = rest.find('\\') {
-        let escape = &rest[at..];
-        if escape.starts_with("\\u0000") {
-            return true;
-        }
-        // The escaped character is ASCII in any valid JSON.
-        rest = escape.get(2..).unwrap_or_default();
-    }
-    false
-}
-
 /// Refuses an agent that nobody serves, with the nearest that somebody does.
 fn check_agent(agent: &str, known: &[String]) -> anyhow::Result<()> {
     match unknown_agent(agent, known) {
@@ -199,23 +158,7 @@ fn parse_label(text: &str) -> Result<(String, String), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{check_payload, parse_label, read_payload};
-
-    #[test]
-    fn a_payload_is_json_however_deep_and_has_no_nul() {
-        for good in ["{}", "null", "\"\\\\u0000\"", &format!("{}{}", "[".repeat(50_000), "]".repeat(50_000))] {
-            assert!(check_payload(good).is_ok());
-        }
-        for bad in ["", "{", "{a: 1}", "nul", "\"\\u0000\"", "{\"a\\\\\\u0000\": 1}", "\"a\u{0}b\"", "1 2"] {
-            assert!(check_payload(bad).is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn a_payload_may_have_as_many_bytes_as_allowed_and_no_more() {
-        assert_eq!(read_payload("\"é\"", 4).unwrap(), "\"é\"");
-        assert!(read_payload("\"é\"", 3).unwrap_err().to_string().contains("more than 3 bytes"));
-    }
+    use super::parse_label;
 
     #[test]
     fn a_label_has_a_key() {

@@ -2,10 +2,12 @@
 //!
 //! Every statement goes through [`Db`], which knows each file's parameter types and prepares it once a connection,
 //! or sends types and text together where prepared statements are off. Nothing here keeps session state on a pooled
-//! connection: no SET, no LISTEN, no session lock, no transaction that outlives a call.
+//! connection: no SET, no LISTEN, no session lock, no transaction that outlives a call. A bulk ([`bulk`]) is one
+//! transaction of many calls, on a connection that never comes back to the pool.
 
 pub mod agents;
 pub mod bench;
+pub mod bulk;
 mod connect;
 pub mod doctor;
 mod error;
@@ -36,10 +38,7 @@ pub use lineage::Witness;
 use session::{Manager, Session};
 pub use statement::Statement;
 pub(crate) use statement::statement;
-use tokio_postgres::{
-    Row,
-    types::{ToSql, Type},
-};
+use tokio_postgres::{Row, types::ToSql};
 
 use crate::model::Lineage;
 
@@ -119,18 +118,7 @@ impl Db {
 
     async fn query_unbounded(&self, statement: &Statement, params: Params<'_>) -> Result<Vec<Row>> {
         let lent = Lent::new(self.pool.get().await?);
-        let client = &lent.get().client;
-        let rows = if self.prepared {
-            let prepared = client.prepare_typed_cached(statement.sql, statement.params).await;
-            match prepared {
-                Ok(prepared) => client.query(&prepared, params).await,
-                Err(error) => Err(error),
-            }
-        } else {
-            let typed: Vec<(&(dyn ToSql + Sync), Type)> =
-                params.iter().copied().zip(statement.params.iter().cloned()).collect();
-            client.query_typed(statement.sql, &typed).await
-        };
+        let rows = lent.get().query(statement, params, self.prepared).await;
         match rows.map_err(Error::from) {
             // The server became a standby, or read-only by decree: the next connection is to a server that takes writes.
             Err(error @ Error::Unavailable(_)) => {
@@ -201,6 +189,7 @@ pub fn all_statements() -> impl Iterator<Item = &'static Statement> {
     [
         agents::STATEMENTS,
         bench::STATEMENTS,
+        bulk::STATEMENTS,
         doctor::STATEMENTS,
         identity::STATEMENTS,
         jobs::STATEMENTS,

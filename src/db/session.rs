@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
 use deadpool_postgres::ClientWrapper;
-use tokio_postgres::NoTls;
+use tokio_postgres::{
+    NoTls, Row,
+    types::{ToSql, Type},
+};
 
-use super::{Error, Result, Server, Witness, connect::Made, tls::Connector};
+use super::{Error, Params, Result, Server, Statement, Witness, connect::Made, tls::Connector};
 
 /// A pooled connection.
 #[derive(Debug)]
@@ -23,6 +26,23 @@ pub(super) struct Session {
 const CANCEL_WITHIN: Duration = Duration::from_secs(5);
 
 impl Session {
+    /// Runs a statement, prepared or with its types.
+    pub(super) async fn query(
+        &self,
+        statement: &Statement,
+        params: Params<'_>,
+        prepared: bool,
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        if prepared {
+            let prepared = self.client.prepare_typed_cached(statement.sql, statement.params).await?;
+            self.client.query(&prepared, params).await
+        } else {
+            let typed: Vec<(&(dyn ToSql + Sync), Type)> =
+                params.iter().copied().zip(statement.params.iter().cloned()).collect();
+            self.client.query_typed(statement.sql, &typed).await
+        }
+    }
+
     /// Asks the server to stop what it does for this session, encrypted as the session is. Bounded, and not waited for.
     pub(super) fn cancel(self) {
         let (token, tls) = (self.client.cancel_token(), self.tls);

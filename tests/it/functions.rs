@@ -10,6 +10,7 @@ use crate::{
 };
 
 mod bad_input;
+mod dedupe;
 
 /// The number that a call returns.
 async fn id(client: &Client, call: &str) -> i64 {

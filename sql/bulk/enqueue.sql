@@ -1,0 +1,8 @@
+-- Enqueue a piece of a bulk, or say which of its wishes is the first bad one. Nothing is enqueued then, and the caller ends
+-- the transaction.
+--
+-- $1 text   a JSON array of objects whose keys are the parameters of orch.enqueue
+-- rows: one: ids in the order of the array; or place (from 1 on), code and complaint of the fault
+-- guard: orch.enqueue_wishes' own
+-- index: jobs_live_dedupe_key, where there are keys
+select ids, place, code, complaint from orch.enqueue_wishes($1::jsonb)
