@@ -596,6 +596,10 @@ view orch.violations (
 function orch.ageing()
     returns interval;
 
+-- Begins or ends a replica's wait for a wake-up, in its listening session.
+function orch.await_wake(replica_id uuid, waits boolean)
+    returns boolean;
+
 -- Cancels a waiting job, or asks its replica to end a running one. Returns the status: cancelled, or still running.
 function orch.cancel(job_id bigint)
     returns text;
@@ -688,6 +692,10 @@ function orch.guard_truncate()
 function orch.has_shape(wish jsonb)
     returns boolean;
 
+-- Listens on a replica's channel, in its listening session.
+function orch.hear(replica_id uuid)
+    returns void;
+
 -- Keeps a queued job back until it is released.
 function orch.hold(job_id bigint)
     returns text;
@@ -763,6 +771,10 @@ function orch.sorted_limits(limits text[])
 -- The complaint about a limit without a row, with the nearest name.
 function orch.unknown_limit(name text)
     returns text;
+
+-- Wakes replicas that wait for a job, as orch.enqueue does by itself. For whoever inserts into orch.jobs by hand.
+function orch.wake(agent text DEFAULT NULL::text, require jsonb DEFAULT NULL::jsonb, replicas integer DEFAULT 1)
+    returns integer;
 
 -- The elements of enqueue_many's array as the parameters of orch.enqueue.
 function orch.wishes_of(wishes jsonb)

@@ -15,7 +15,7 @@ use toml::{
 use super::{
     agent,
     problem::{Place, Problem, nearest},
-    table::{LATER, SETTINGS},
+    table::SETTINGS,
     values::Values,
 };
 use crate::agents::Agent;
@@ -96,9 +96,6 @@ pub(super) fn parse(
                 Ok(text) => values.set(setting.name, document.located(name, text), document.place(&value.span())),
                 Err(message) => problems.push(document.problem(&value.span(), format!("{name} {message}"))),
             }
-        } else if LATER.contains(&name) {
-            problems
-                .push(document.problem(&key.span(), format!("{name} comes with a later version of orch: remove it")));
         } else {
             let known = SETTINGS.iter().map(|setting| setting.name).chain(["agents"]);
             problems.push(document.problem(&key.span(), format!("unknown key {name:?}: {}", nearest(name, known))));

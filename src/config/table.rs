@@ -157,7 +157,7 @@ settings! {
     /// fill in what it leaves out.
     database_url: Option<String> =
         Fallback::Unset("PG*, else the embedded Postgres of the state directory"), kinds::DATABASE;
-    /// Where the lease is renewed, if not there: past a pooler, say.
+    /// Where the lease is renewed and wake-ups are heard, if not there: past a pooler, say.
     renewal_url: Option<String> = Fallback::Unset("the same as database_url"), kinds::DATABASE;
     /// Connections of the pool, at least 2. Renewals have one of their own besides.
     pool_size: usize = Fallback::Text("8"), kinds::CONNECTIONS;
@@ -172,6 +172,9 @@ settings! {
         Fallback::Found("the number of cores", |_| Ok(paths::cores().to_string())), kinds::SLOTS;
     /// How often a replica with free slots asks for jobs, before jitter.
     poll_interval: Duration = Fallback::Text("1s"), kinds::DURATION;
+    /// Whether an enqueue wakes this replica while it waits for a job. A hint: without it the replica polls and nothing is
+    /// missing. It is heard on a connection of its own, beside the renewals; through a pooler in transaction mode nothing is.
+    notify: bool = Fallback::Text("true"), kinds::SWITCH;
     /// H: how often the lease is renewed.
     heartbeat: Duration = Fallback::Text("5s"), kinds::DURATION;
     /// L: how long a lease lasts, at least 4H + K + G and at least 2K + 2H. L - K - H is how long the database may be away
@@ -216,6 +219,3 @@ settings! {
     /// How long finished jobs are kept, with their runs and logs; and events, and replicas that are gone.
     keep_finished: Duration = Fallback::Text("14d"), kinds::DURATION;
 }
-
-/// Settings that a later version has, and what each does, so that none is accepted in silence before it works.
-pub(super) const LATER: &[&str] = &["notify"];

@@ -115,7 +115,6 @@ fn every_refusal_is_one_sentence_with_its_place() {
             "handover_lease is 5m, shorter than the lease (6m), which a handover must not shorten: write at least 6m",
         ),
         ("drain = \"leave\"", "drain is \"leave\", which is no way to stop: write \"finish\" or \"handover\""),
-        ("notify = true", "./orch.toml:1: notify comes with a later version of orch: remove it"),
         ("log_format = \"xml\"", "no log format: write \"text\" or \"json\""),
         ("log_cap = \"16MB16\"", "no size: write for example"),
         ("reaper_enabled = \"maybe\"", "neither: write \"true\" or \"false\""),

@@ -4,6 +4,7 @@
 //! configuration, whose `Debug` hides it.
 
 use std::{
+    future::poll_fn,
     io,
     net::IpAddr,
     sync::{
@@ -15,9 +16,9 @@ use std::{
 
 use futures_util::{FutureExt as _, future::BoxFuture};
 use rand::seq::SliceRandom as _;
-use tokio::task::JoinHandle;
+use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_postgres::{
-    Client, Config, NoTls, Socket,
+    AsyncMessage, Client, Config, NoTls, Socket,
     config::{Host, SslMode, SslNegotiation},
     tls::MakeTlsConnect,
 };
@@ -189,7 +190,7 @@ impl Server {
             host.ssl_negotiation(SslNegotiation::Direct);
         }
         match establish(&host, connector.clone()).await {
-            Ok((client, task)) => Ok(Made { client, task, tls: Some(connector) }),
+            Ok(encrypted) => Ok(Made { tls: Some(connector), ..encrypted }),
             Err(error) => Err(classify(&error, Some(&connector))),
         }
     }
@@ -221,27 +222,34 @@ pub(super) struct Made {
     pub(super) task: JoinHandle<()>,
     /// How it was encrypted, if it was.
     pub(super) tls: Option<Connector>,
+    /// One for each notification. Dropped by whoever does not listen.
+    pub(super) heard: mpsc::UnboundedReceiver<()>,
 }
 
 async fn plain(host: &Config) -> Result<Made> {
     let mut host = host.clone();
     host.ssl_mode(SslMode::Disable);
-    let (client, task) = establish(&host, NoTls).await.map_err(|error| classify(&error, None))?;
-    Ok(Made { client, task, tls: None })
+    establish(&host, NoTls).await.map_err(|error| classify(&error, None))
 }
 
-async fn establish<T>(host: &Config, tls: T) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error>
+async fn establish<T>(host: &Config, tls: T) -> Result<Made, tokio_postgres::Error>
 where
     T: MakeTlsConnect<Socket>,
     T::Stream: Send + 'static,
 {
-    let (client, connection) = host.connect(tls).await?;
+    let (client, mut connection) = host.connect(tls).await?;
+    let (say, heard) = mpsc::unbounded_channel();
     let task = tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection to the database ended");
+        while let Some(message) = poll_fn(|cx| connection.poll_message(cx)).await {
+            match message {
+                Ok(AsyncMessage::Notification(_)) => drop(say.send(())),
+                Ok(AsyncMessage::Notice(notice)) => tracing::debug!(%notice, "the database remarks"),
+                Ok(_) => {}
+                Err(error) => return tracing::debug!(%error, "a connection to the database ended"),
+            }
         }
     });
-    Ok((client, task))
+    Ok(Made { client, task, tls: None, heard })
 }
 
 /// The addresses of a host; of one that has its address already, or none, there is nothing to look up.

@@ -3,7 +3,8 @@
 //! Every statement goes through [`Db`], which knows each file's parameter types and prepares it once a connection,
 //! or sends types and text together where prepared statements are off. Nothing here keeps session state on a pooled
 //! connection: no SET, no LISTEN, no session lock, no transaction that outlives a call. A bulk ([`bulk`]) is one
-//! transaction of many calls, on a connection that never comes back to the pool.
+//! transaction of many calls, on a connection that never comes back to the pool. What a
+//! replica hears wake-ups on is no pooled one.
 
 pub mod agents;
 pub mod bench;
@@ -25,6 +26,7 @@ mod session;
 mod statement;
 pub mod tls;
 mod verify;
+pub mod wake;
 
 use std::time::Duration;
 
@@ -200,6 +202,7 @@ pub fn all_statements() -> impl Iterator<Item = &'static Statement> {
         reaper::STATEMENTS,
         replicas::STATEMENTS,
         runs::STATEMENTS,
+        wake::STATEMENTS,
     ]
     .into_iter()
     .flatten()

@@ -69,7 +69,7 @@ impl managed::Manager for Manager {
     type Error = Error;
 
     async fn create(&self) -> Result<Session> {
-        let (Made { client, task, tls }, timeline) = self.server.make(self.witness.as_ref()).await?;
+        let (Made { client, task, tls, .. }, timeline) = self.server.make(self.witness.as_ref()).await?;
         Ok(Session { client: ClientWrapper::new(client, task), tls, timeline })
     }
 

@@ -18,6 +18,7 @@ use tracing::{info, warn};
 
 use super::{
     Agents, Start, local::LocalRuns, outage::Outage, pulse::Pulses, settle, ship, slots::Slots, stamp, state_dir,
+    wake::Wake,
 };
 use crate::{
     config::Settings,
@@ -58,6 +59,7 @@ pub struct Boot {
     pub(super) reap_nudge: Notify,
     /// Likewise.
     pub(super) settle_nudge: Notify,
+    pub(super) wake: Wake,
     /// The reconcile has work that need not wait for the heartbeat.
     pub(super) renew_nudge: Notify,
     pub(super) spawn_trouble: super::outage::Pause,
@@ -96,6 +98,7 @@ impl Boot {
             claim_nudge: Notify::new(),
             reap_nudge: Notify::new(),
             settle_nudge: Notify::new(),
+            wake: Wake::default(),
             renew_nudge: Notify::new(),
             spawn_trouble: super::outage::Pause::default(),
         };

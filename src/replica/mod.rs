@@ -26,6 +26,7 @@ mod ship;
 mod slots;
 mod stamp;
 mod state_dir;
+mod wake;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -161,6 +162,7 @@ async fn boot_once(
     reap::before_the_first_claim(&boot).await;
     loops.spawn(reap::run(boot.clone()));
     loops.spawn(claim::run(boot.clone()));
+    loops.spawn(wake::run(boot.clone(), start.renewals.clone()));
     loops.spawn(cancel::run(boot.clone()));
     loops.spawn(boot.clone().follow_agents());
     if !boot.is_over() {

@@ -42,3 +42,4 @@ mod statements;
 mod support;
 mod takeover;
 mod tls;
+mod wake;

@@ -48,7 +48,12 @@ begin
              coalesce(labels, '{}'), dedupe_key, dedupe_key, max_attempts, timeout)
         on conflict (live_dedupe_key) where live_dedupe_key is not null do nothing
         returning j.id into job_id;
-        exit when job_id is not null;
+        if job_id is not null then
+            if run_at is null or run_at <= now() then
+                perform orch.wake(agent, require);
+            end if;
+            exit;
+        end if;
 
         -- A live job has the key. It may end between the two statements: then the insert works the next time.
         if on_conflict = 'replace' then

@@ -56,6 +56,12 @@ begin
         end if;
     end if;
 
+    -- For the first of them; who is woken and fills all its slots passes the word on. It is sent with the commit.
+    perform orch.wake(f.wish ->> 'agent', replicas => least(count(*), 8)::integer)
+       from (select wishes -> n as wish from generate_series(0, least(jsonb_array_length(wishes), 64) - 1) n) f
+      where coalesce((f.wish ->> 'run_at')::timestamptz <= now(), true)
+      group by f.wish ->> 'agent';
+
     with inserted as (
         insert into orch.jobs
             (agent, payload, project, priority, run_at, gate, limits, require, labels, max_attempts, timeout)

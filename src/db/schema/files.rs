@@ -48,6 +48,7 @@ pub const DEFINITIONS: &[(&str, &str)] = files!("sql/schema":
     "functions/operate",
     "functions/projects",
     "functions/settle_rule",
+    "functions/wake",
     "functions/wishes",
     "views/impossible_queued",
     "views/limit_holders",
