@@ -27,6 +27,10 @@ faults-long *ARGS:
 soak TIME='60m':
     ORCH_SOAK={{TIME}} cargo test --release --locked --test faults -- --ignored --exact soak::random_mixes_of_faults
 
+# Breaks the guards one by one, and sees that the row which is named for each fails. `just mutations --gate` for CI's.
+mutations *ARGS:
+    .ci/mutations {{ARGS}}
+
 # After a change of the schema or of a statement: write the committed shapes anew, then read the diff.
 shapes:
     ORCH_UPDATE_COMMITTED=1 cargo test --locked --test it -- statements:: schema::

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// L, H and G of what is played, in seconds.
-const TIMING: Timing = Timing { lease: 60.0, heartbeat: 5.0, reap_grace: 5.0 };
+pub(crate) const TIMING: Timing = Timing { lease: 60.0, heartbeat: 5.0, reap_grace: 5.0 };
 
 /// The name of the connection that the gate stops.
 const SLOW: &str = "slow";

@@ -1,5 +1,5 @@
 //! What a failed row leaves behind: the seed, the database, the replica's log, its state directory and the witness's
-//! records, below `tests/faults/kept`.
+//! records, below `tests/faults/kept`, or where `ORCH_TEST_KEPT` says.
 
 use std::{
     fs, io,
@@ -11,7 +11,9 @@ use tokio_postgres::Client;
 /// A fresh directory for this row.
 pub(crate) fn directory(row: &str, seed: u64) -> PathBuf {
     let name = format!("{}-{seed}", row.replace("::", "-"));
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults/kept").join(name);
+    let home = std::env::var_os("ORCH_TEST_KEPT").map(PathBuf::from);
+    let home = home.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults/kept"));
+    let path = home.join(name);
     let _ = fs::remove_dir_all(&path);
     fs::create_dir_all(&path).expect("a directory for the evidence");
     path

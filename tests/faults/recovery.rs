@@ -109,11 +109,12 @@ impl Recovery {
         lock(&self.book).away[absence.0].until = Some(at);
     }
 
-    /// A renewal that this node has sent before may reach the database as late as this: whoever has been away since then is
-    /// so for the database only now.
+    /// Since this time renewals of this node were on their way, and may reach the database as late as this: who went away
+    /// after it, and is not back, is so for the database only now.
     pub(crate) fn may_renew_late(&self, node: &str, since: At, at: At) {
         let mut book = lock(&self.book);
-        for away in book.away.iter_mut().filter(|away| away.node == node && away.from >= since) {
+        let is_meant = |away: &&mut Away| away.node == node && away.from > since && away.until.is_none();
+        for away in book.away.iter_mut().filter(is_meant) {
             away.counts_from = away.counts_from.max(at);
         }
     }

@@ -114,6 +114,8 @@ const TABLE: &[Row] = table! {
     r53_successors::killed_before_an_adoption_for_good, gate, [];
     r53_successors::killed_after_an_adoption_for_good, gate, [];
     r54_crossing::an_adoption_that_holds_the_row_wins, gate, [];
+    r54_crossing::a_reap_that_saw_the_former_owner_leaves_the_successors_run, gate, [];
+    r54_crossing::a_result_of_a_taken_run_leaves_the_next_run_alone, gate, [];
     r54_crossing::a_reap_that_holds_the_row_wins_and_the_result_comes_late, gate, [];
     r54_crossing::one_late_result_told_twice_at_once_counts_once, gate, [];
     r54_crossing::an_uncommitted_enqueue_with_its_key_keeps_no_batch_waiting, gate, [];

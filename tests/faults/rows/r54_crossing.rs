@@ -8,7 +8,7 @@ use orch::{
 
 use crate::{
     case::Case,
-    hand::{claim, expire, open_gate, register, say, shut_gate, slow, tick, token, until_at_gate},
+    hand::{TIMING, claim, expire, open_gate, register, say, shut_gate, slow, tick, token, until_at_gate},
     support::eventually,
 };
 
@@ -34,6 +34,44 @@ pub(crate) async fn an_adoption_that_holds_the_row_wins(case: &mut Case) {
     let Adoption::Adopted(adopted) = adopted else { panic!("{adopted:?}") };
     assert_eq!(tick(&db).await.reaped, 0, "its owner is live");
     let said = say(&db, adopted, Outcome::Succeeded).await;
+    assert!(matches!(said, Answer::Settled(_, JobStatus::Succeeded)), "{said:?}");
+}
+
+pub(crate) async fn a_reap_that_saw_the_former_owner_leaves_the_successors_run(case: &mut Case) {
+    let (db, slow) = (case.db.db(), slow(&case.db));
+    enqueue(case, 1).await;
+    let (owner, successor) = (register(&db).await, register(&db).await);
+    let run = claim(&db, &owner, 1, None).await.remove(0).owned;
+    shut_gate(case).await;
+    let adopting = tokio::spawn(async move { slow.adopt_runs(successor.replica_id, vec![run]).await.unwrap() });
+    until_at_gate(&case.sql).await;
+    expire(&case.sql, owner.replica_id).await;
+    // A reap in two steps: what it sees is not what it finds.
+    assert_eq!(db.declare_dead(TIMING).await.unwrap().len(), 1);
+    let (seen, _) = db.list_orphans(0, 10).await.unwrap().remove(0);
+    open_gate(&case.sql).await;
+    let adopted = adopting.await.unwrap().remove(0);
+    let Adoption::Adopted(adopted) = adopted else { panic!("{adopted:?}") };
+    let reaped = seen.ended(Ending::bare(Outcome::Lost, ClosedBy::Reap, "as played"));
+    let answer = db.settle_runs(vec![reaped]).await.unwrap().remove(0);
+    assert!(matches!(answer, Answer::NotYours(_)), "taken from a live owner by the token of the former: {answer:?}");
+    let said = say(&db, adopted, Outcome::Succeeded).await;
+    assert!(matches!(said, Answer::Settled(_, JobStatus::Succeeded)), "{said:?}");
+}
+
+pub(crate) async fn a_result_of_a_taken_run_leaves_the_next_run_alone(case: &mut Case) {
+    let db = case.db.db();
+    enqueue(case, 1).await;
+    let owner = register(&db).await;
+    let taken = claim(&db, &owner, 1, None).await.remove(0).owned;
+    case.sql.batch_execute("update orch.jobs set status = 'queued'").await.unwrap();
+    db.acknowledge_ended(owner.replica_id, taken.job_id(), Some(taken.run_id())).await.unwrap();
+    // The same replica has it again: only the run's name tells the two apart.
+    let next = claim(&db, &owner, 1, None).await.remove(0).owned;
+    let said = say(&db, taken, Outcome::Failed).await;
+    assert!(matches!(said, Answer::NotYours(_)), "a run was ended by the result of the one before: {said:?}");
+    assert_eq!(case.job(1).await.get::<_, &str>("status"), "running");
+    let said = say(&db, next, Outcome::Succeeded).await;
     assert!(matches!(said, Answer::Settled(_, JobStatus::Succeeded)), "{said:?}");
 }
 

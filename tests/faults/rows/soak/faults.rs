@@ -13,7 +13,7 @@ use super::{
     places::{Place, Standing},
 };
 use crate::{
-    bound::LEASE,
+    bound::{HEARTBEAT, LEASE},
     processes,
     proxy::{CLAIM, Fate, RENEWAL, SETTLE},
     recovery::now,
@@ -275,13 +275,10 @@ impl Soak<'_> {
                 true
             }
         };
-        let absence = (!passes).then(|| self.recovery.is_away("owner cut off from the database", &here.name, since));
+        // Where requests arrive, one more renewal does; no reply lets another one follow.
+        let last = if fault == Fault::RepliesHeld { since + HEARTBEAT.as_secs_f64() } else { since };
+        let absence = (!passes).then(|| self.recovery.is_away("owner cut off from the database", &here.name, last));
         here.impaired = Some((since, absence));
-        if fault == Fault::RepliesHeld {
-            // The renewal that comes next arrives; no reply lets another one follow.
-            let next = since + crate::bound::HEARTBEAT.as_secs_f64();
-            self.recovery.may_renew_late(&here.name, since, next);
-        }
         let time = if self.case.random.random_bool(0.5) { 0.5..3.5 } else { 5.0..11.0 };
         self.later(time, Due::Heal(place));
         true
