@@ -1,5 +1,7 @@
 //! A case: one database, one place for replicas, the two judges, and a seed. What a row injects, it injects here.
 
+mod servers;
+
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -7,12 +9,13 @@ use std::{
 
 use nix::sys::signal::Signal;
 use rand::{SeedableRng as _, rngs::StdRng};
-use tokio_postgres::{Client, NoTls, Row, config::TargetSessionAttrs};
+use tokio_postgres::{Client, NoTls, Row};
 
 use crate::{
     auditor::{self, Auditor, Violation},
     bound::{HANDOVER_LEASE, HEARTBEAT, POLL, REAP_GRACE, TICK},
     kept,
+    network::Network,
     node::Node,
     support::{Cluster, Orch, Replica, TestDb, eventually, eventually_within, processes_beneath, say},
     witness,
@@ -34,6 +37,7 @@ pub(crate) struct Case {
     replica: Option<Replica>,
     nodes: Vec<Node>,
     agents: String,
+    network: Option<Network>,
     /// After what uses it.
     cluster: Option<Cluster>,
     standby: Option<Cluster>,
@@ -76,76 +80,10 @@ impl Case {
             replica: None,
             nodes: Vec::new(),
             agents,
+            network: None,
             cluster: None,
             standby: None,
         }
-    }
-
-    /// Gives the case a server of its own, which the row may crash. Before any node is added.
-    pub(crate) async fn move_to_own_server(&mut self) {
-        assert!(self.replica.is_none() && self.nodes.is_empty(), "replicas that know another server");
-        let cluster = Cluster::start().await;
-        orch::db::schema::migrate(&cluster.config()).await.expect("a migrated database");
-        self.orch.set("DATABASE_URL", cluster.url());
-        self.auditor = Auditor::start(cluster.config());
-        self.cluster = Some(cluster);
-        self.reconnect().await;
-    }
-
-    /// As [`Case::move_to_own_server`], with a streaming standby that has all before a commit is acknowledged. The replicas
-    /// know both hosts, and the judge as well.
-    pub(crate) async fn move_to_replicated_servers(&mut self) {
-        self.move_to_own_server().await;
-        let standby = self.server().standby("standby").await;
-        self.sql.batch_execute("alter system set synchronous_standby_names = 'standby'").await.unwrap();
-        self.sql.batch_execute("select pg_reload_conf()").await.unwrap();
-        eventually("the standby to be synchronous", async || {
-            let synchronous = "select from pg_stat_replication where sync_state = 'sync'";
-            (!self.sql.query(synchronous, &[]).await.unwrap().is_empty()).then_some(())
-        })
-        .await;
-        let hosts = format!("127.0.0.1:{},127.0.0.1:{}", self.server().port(), standby.port());
-        self.orch.set("DATABASE_URL", format!("postgres://postgres@{hosts}/postgres?connect_timeout=2"));
-        self.standby = Some(standby);
-        self.auditor = Auditor::start(self.config());
-        self.reconnect().await;
-    }
-
-    /// The standby hears no more of the primary, which does not wait for it any longer.
-    pub(crate) async fn cut_off_standby(&self) {
-        let caught_up = "select from pg_stat_replication where replay_lsn >= pg_current_wal_lsn()";
-        eventually("the standby to have all", async || {
-            (!self.sql.query(caught_up, &[]).await.unwrap().is_empty()).then_some(())
-        })
-        .await;
-        self.sql.batch_execute("alter system reset synchronous_standby_names").await.unwrap();
-        self.server().prepend("pg_hba.conf", "host replication all all reject");
-        self.sql.batch_execute("select pg_reload_conf()").await.unwrap();
-        eventually("the standby to be cut off", async || {
-            let cut = "select pg_terminate_backend(pid) from pg_stat_replication";
-            self.sql.query(cut, &[]).await.unwrap().is_empty().then_some(())
-        })
-        .await;
-    }
-
-    /// The primary crashes for good, and the standby is promoted.
-    pub(crate) async fn fail_over(&mut self) {
-        self.server().crash();
-        self.standby.as_ref().expect("a standby").promote().await;
-    }
-
-    /// The server of [`Case::move_to_own_server`].
-    pub(crate) fn server(&self) -> &Cluster {
-        self.cluster.as_ref().expect("a server of the case's own")
-    }
-
-    /// How to connect to the case's database.
-    pub(crate) fn config(&self) -> tokio_postgres::Config {
-        let mut config = self.cluster.as_ref().map_or_else(|| self.db.config(), Cluster::config);
-        if let Some(standby) = &self.standby {
-            config.host("127.0.0.1").port(standby.port()).target_session_attrs(TargetSessionAttrs::ReadWrite);
-        }
-        config
     }
 
     /// Replaces the row's own connection, which a fault took along.

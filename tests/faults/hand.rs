@@ -38,24 +38,35 @@ pub(crate) fn slow(db: &TestDb) -> Db {
 
 /// Makes every statement of a slow connection that writes a job wait in its middle, until the gate is opened.
 pub(crate) async fn shut_gate(case: &Case) {
+    shut_gate_for(&case.sql, SLOW).await;
+}
+
+/// The same for the connections of this name.
+pub(crate) async fn shut_gate_for(sql: &Client, name: &str) {
     let gate = format!(
         "create or replace function public.wait_at_gate() returns trigger language plpgsql as
          $$ begin perform pg_advisory_xact_lock_shared({GATE}); return new; end $$;
          create or replace trigger aaa_gate before update on orch.jobs for each row
-             when (current_setting('application_name') = '{SLOW}') execute function public.wait_at_gate();
+             when (current_setting('application_name') = '{name}') execute function public.wait_at_gate();
          select pg_advisory_lock({GATE})"
     );
-    case.sql.batch_execute(&gate).await.unwrap();
+    sql.batch_execute(&gate).await.unwrap();
 }
 
 /// Waits until a slow statement stands at the gate.
 pub(crate) async fn until_at_gate(sql: &Client) {
-    let waits = "select 1 from pg_locks where locktype = 'advisory' and objid = $1::bigint::oid and not granted
-        and database = (select oid from pg_database where datname = current_database())";
-    eventually("the slow statement to stand at the gate", async || {
-        (!sql.query(waits, &[&GATE]).await.unwrap().is_empty()).then_some(())
+    until_stands_at_gate(sql, "").await;
+}
+
+/// Waits until a statement whose file begins like this stands at the gate; the server's process that executes it.
+pub(crate) async fn until_stands_at_gate(sql: &Client, header: &str) -> i32 {
+    let waits = "select l.pid from pg_locks l join pg_stat_activity a using (pid)
+        where locktype = 'advisory' and objid = $1::bigint::oid and not granted and starts_with(a.query, $2)
+          and database = (select oid from pg_database where datname = current_database())";
+    eventually("the statement to stand at the gate", async || {
+        sql.query(waits, &[&GATE, &header]).await.unwrap().first().map(|row| row.get(0))
     })
-    .await;
+    .await
 }
 
 /// Lets it through.

@@ -15,6 +15,7 @@ mod container;
 mod failpoints;
 mod hand;
 mod kept;
+mod network;
 mod node;
 mod processes;
 mod proxy;

@@ -3,11 +3,13 @@
 use std::{
     path::{Path, PathBuf},
     process::ExitStatus,
+    sync::Arc,
 };
 
 use nix::sys::signal::Signal;
 
 use crate::{
+    network::Place,
     processes,
     support::{Orch, Replica, eventually, kill_beneath, processes_beneath},
 };
@@ -17,6 +19,8 @@ use crate::{
 pub(crate) struct Node {
     name: String,
     pub(crate) orch: Orch,
+    /// Where it is in the case's network, if it has one.
+    pub(crate) place: Option<Arc<Place>>,
     replica: Option<Replica>,
 }
 
@@ -24,13 +28,20 @@ impl Node {
     /// Beside another place: the same database, agents and settings.
     pub(crate) fn beside(orch: &Orch, name: &str) -> Self {
         let orch = orch.beside().with("ORCH_NAME", name);
-        Self { name: name.to_owned(), orch, replica: None }
+        Self { name: name.to_owned(), orch, place: None, replica: None }
     }
 
     /// Starts its replica without waiting for anything.
     pub(crate) fn start(&mut self) {
         assert!(self.replica.is_none(), "{}: a second replica on one state directory", self.name);
-        self.replica = Some(self.orch.start());
+        self.replica = Some(match &self.place {
+            None => self.orch.start(),
+            Some(place) => {
+                let enter = place.enter();
+                let words: Vec<&str> = enter.iter().map(String::as_str).collect();
+                self.orch.start_by(&words, self.orch.program())
+            }
+        });
     }
 
     /// Starts its replica and waits until it is ready.
@@ -41,13 +52,15 @@ impl Node {
 
     /// Waits until its replica is ready.
     pub(crate) async fn until_ready(&mut self) {
-        let replica = self.replica.as_mut().expect("a replica");
-        eventually("the replica to be ready", async || replica.is_ready().await.then_some(())).await;
+        eventually("the replica to be ready", async || self.is_ready().await.then_some(())).await;
     }
 
     /// Whether its replica is ready. Panics if it has ended.
     pub(crate) async fn is_ready(&mut self) -> bool {
-        self.replica.as_mut().expect("a replica").is_ready().await
+        let replica = self.replica.as_mut().expect("a replica");
+        let Some(place) = &self.place else { return replica.is_ready().await };
+        replica.assert_running();
+        place.get(self.orch.listen(), "/readyz").await.is_ok_and(|answer| answer.status == 200)
     }
 
     /// Gives it a replica that was started otherwise.
@@ -112,6 +125,11 @@ impl Node {
         }
         let log = self.log();
         assert!(!log.contains("panicked"), "a panic in the log of {}:\n{log}", self.name);
+    }
+
+    /// What passes between it and the server.
+    pub(crate) fn place(&self) -> Arc<Place> {
+        self.place.clone().unwrap_or_else(|| panic!("{} has no network", self.name))
     }
 
     /// Its state directory.

@@ -6,13 +6,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::r42_deploy::{Gate, each_ran_once};
 use crate::{
     bound::{BOUND_AFTER_OUTAGE, HEARTBEAT, IN_TIME, LEASE},
     case::{BOUND, Case},
     proxy::Proxy,
-    support::{eventually, say},
+    support::{eventually, eventually_within, say},
     witness,
 };
+
+const MANY: usize = 300;
 
 pub(crate) async fn back_after_a_second_after_half_a_lease_and_after_three(case: &mut Case) {
     case.move_to_own_server().await;
@@ -71,6 +74,51 @@ pub(crate) async fn back_after_a_second_after_half_a_lease_and_after_three(case:
     let states: Vec<(String, String)> = states.iter().map(|row| (row.get(0), row.get(1))).collect();
     let live = |name: &str| (name.to_owned(), "live".to_owned());
     assert_eq!(states, [live("a"), live("b")], "nobody was declared dead, nor had to register anew");
+}
+
+pub(crate) async fn under_three_hundred_live_runs_not_one_is_touched(case: &mut Case) {
+    case.move_to_own_server().await;
+    case.orch.set("ORCH_MAX_CONCURRENCY", MANY.to_string());
+    let gate = Gate::new(case);
+    case.agent("long", &format!("exec < {}", gate.path().display()), "");
+    case.add_node("a").up().await;
+    let mut jobs = Vec::new();
+    for _ in 0..MANY {
+        jobs.push(case.enqueue("long").await);
+    }
+    let witness = case.witness();
+    eventually_within(Duration::from_mins(2), "all to be alive", async || {
+        jobs.iter().all(|job| witness::is_alive(&witness, *job)).then_some(())
+    })
+    .await;
+    let stamped = "select count(*) from orch.jobs where pid is not null";
+    eventually_within(BOUND, "all to be stamped", async || {
+        (case.sql.query_one(stamped, &[]).await.unwrap().get::<_, i64>(0) == MANY as i64).then_some(())
+    })
+    .await;
+    let running = "select string_agg(concat_ws(' ', id, status, run_id, pid, replica_id, attempt), e'\n' order by id) from orch.jobs";
+    let before: String = case.sql.query_one(running, &[]).await.unwrap().get(0);
+
+    let began = Instant::now();
+    case.server().crash();
+    case.server().come_back().await;
+    let took = began.elapsed();
+    say(&format!("row 16: the database was away from {MANY} live runs for {:.2} s", took.as_secs_f64()));
+    assert!(took < IN_TIME, "the machine is too slow for this row: {took:?}");
+    case.reconnect().await;
+    // Longer than anything lives that was not renewed since.
+    tokio::time::sleep((LEASE + HEARTBEAT).saturating_sub(began.elapsed())).await;
+    let after: String = case.sql.query_one(running, &[]).await.unwrap().get(0);
+    assert_eq!(after, before, "not one row of a job was touched");
+    for job in &jobs {
+        assert!(witness::is_alive(&witness, *job), "job {job} did not live through it");
+    }
+    gate.open(case, &jobs).await;
+    for job in &jobs {
+        case.until(*job, "succeeded", BOUND_AFTER_OUTAGE).await;
+        assert_eq!(case.outcomes(*job).await, [Some("succeeded".to_owned())], "job {job} ran once");
+    }
+    each_ran_once(case, &jobs);
 }
 
 /// Four jobs of this agent, alive.

@@ -29,21 +29,21 @@ const MANY: usize = 200;
 const ADOPTED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Jobs that wait until the row lets them go, without a process that turns meanwhile.
-struct Gate(PathBuf);
+pub(super) struct Gate(PathBuf);
 
 impl Gate {
-    fn new(case: &Case) -> Self {
+    pub(super) fn new(case: &Case) -> Self {
         let path = case.orch.path("gate");
         mkfifo(&path, Mode::S_IRWXU).unwrap();
         Self(path)
     }
 
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.0
     }
 
     /// Lets go whoever waits, until nobody does.
-    async fn open(&self, case: &Case, jobs: &[i64]) {
+    pub(super) async fn open(&self, case: &Case, jobs: &[i64]) {
         eventually_within(BOUND_AFTER_OUTAGE, "the waiting jobs to end", async || {
             // Opened without a reader it is an error, which means that nobody waits at the moment.
             let _ = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&self.0);
@@ -54,7 +54,7 @@ impl Gate {
 }
 
 /// Each job has exactly one interval, from its start to its end.
-fn each_ran_once(case: &Case, jobs: &[i64]) {
+pub(super) fn each_ran_once(case: &Case, jobs: &[i64]) {
     for job in jobs {
         let seen = witness::intervals(&case.witness(), *job);
         assert!(seen.len() == 1 && seen[0].stop.is_some(), "job {job} must have run once and to its end: {seen:?}");

@@ -2,6 +2,7 @@
 //! directory that goes with it.
 
 use std::{
+    ffi::OsString,
     net::TcpListener,
     os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
@@ -14,6 +15,17 @@ use tokio_postgres::{Config, NoTls};
 
 use super::{eventually, installed_postgres};
 
+/// Another network than this process's, for a server.
+#[derive(Debug, Clone)]
+pub(crate) struct Elsewhere {
+    /// The program and the words that start another one there.
+    pub(crate) enter: Vec<String>,
+    /// The server's address.
+    pub(crate) address: String,
+    /// Where its clients are, as `pg_hba.conf` says it.
+    pub(crate) clients: String,
+}
+
 /// A server; dropped, it ends.
 #[derive(Debug)]
 pub(crate) struct Cluster {
@@ -21,6 +33,7 @@ pub(crate) struct Cluster {
     home: TempDir,
     user: Option<User>,
     port: u16,
+    elsewhere: Option<Elsewhere>,
 }
 
 impl Cluster {
@@ -32,7 +45,19 @@ impl Cluster {
     /// Makes and starts one with these lines of `postgresql.conf`, these before all others of `pg_hba.conf`, and these files
     /// beside them, readable by the server alone.
     pub(crate) async fn start_with(settings: &str, hba: &str, files: &[(&str, &str)]) -> Self {
-        let cluster = Self::place();
+        Self::place().begin(settings, hba, files).await
+    }
+
+    /// Makes and starts one in another network. This process reaches it over a socket in the file system.
+    pub(crate) async fn start_elsewhere(elsewhere: Elsewhere) -> Self {
+        let hba = format!("host all all {} trust", elsewhere.clients);
+        let mut cluster = Self::place();
+        cluster.elsewhere = Some(elsewhere);
+        cluster.begin("", &hba, &[]).await
+    }
+
+    async fn begin(self, settings: &str, hba: &str, files: &[(&str, &str)]) -> Self {
+        let cluster = self;
         let data = cluster.data_text();
         cluster.must("initdb", &["-D", &data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"]);
         for (name, text) in files {
@@ -102,7 +127,7 @@ impl Cluster {
             found.expect("a user who is not root")
         });
         let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|free| free.local_addr()).expect("a free port").port();
-        let cluster = Self { bin, home, user, port };
+        let cluster = Self { bin, home, user, port, elsewhere: None };
         std::fs::set_permissions(cluster.home.path(), std::fs::Permissions::from_mode(0o700)).expect("its permissions");
         cluster.give_away(cluster.home.path());
         cluster
@@ -113,7 +138,12 @@ impl Cluster {
         assert!(made.status.success(), "{program}: {}", String::from_utf8_lossy(&made.stderr));
     }
 
-    /// Where it listens on 127.0.0.1.
+    /// What it has logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.home.path().join("log")).unwrap_or_default()
+    }
+
+    /// Where it listens: on 127.0.0.1, unless it is elsewhere.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
@@ -121,13 +151,18 @@ impl Cluster {
     /// How to reach its one database.
     pub(crate) fn config(&self) -> Config {
         let mut config = Config::new();
-        config.host("127.0.0.1").port(self.port).user("postgres").dbname("postgres");
+        match &self.elsewhere {
+            None => config.host("127.0.0.1"),
+            Some(_) => config.host_path(self.home.path()),
+        };
+        config.port(self.port).user("postgres").dbname("postgres");
         config
     }
 
-    /// The same as a URL.
+    /// Where it is for its clients, as a URL.
     pub(crate) fn url(&self) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+        let address = self.elsewhere.as_ref().map_or("127.0.0.1", |elsewhere| elsewhere.address.as_str());
+        format!("postgres://postgres@{address}:{}/postgres", self.port)
     }
 
     /// Crashes it: what was not committed is gone, and every connection with it.
@@ -138,9 +173,12 @@ impl Cluster {
 
     /// Starts it, and waits until it answers. Without fsync: a crash of the server loses nothing that the machine keeps.
     pub(crate) async fn come_back(&self) {
+        let (address, sockets) = match &self.elsewhere {
+            None => ("127.0.0.1", String::new()),
+            Some(elsewhere) => (elsewhere.address.as_str(), self.home.path().display().to_string()),
+        };
         let options = format!(
-            "-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=100 -c shared_buffers=32MB \
-             -c fsync=off",
+            "-p {} -c listen_addresses={address} -c unix_socket_directories={sockets} -c shared_buffers=32MB -c fsync=off",
             self.port
         );
         let log = self.home.path().join("log");
@@ -158,15 +196,15 @@ impl Cluster {
 
     fn run(&self, program: &str, words: &[&str]) -> Output {
         let program = self.bin.join(program);
-        let mut command = match &self.user {
-            None => Command::new(&program),
-            Some(user) => {
-                let mut command = Command::new("setpriv");
-                command.args(["--clear-groups", "--reuid", &user.uid.to_string(), "--regid", &user.gid.to_string()]);
-                command.arg(&program);
-                command
-            }
-        };
+        let mut all: Vec<OsString> =
+            self.elsewhere.iter().flat_map(|elsewhere| &elsewhere.enter).map(OsString::from).collect();
+        if let Some(user) = &self.user {
+            let (uid, gid) = (user.uid.to_string(), user.gid.to_string());
+            all.extend(["setpriv", "--clear-groups", "--reuid", &uid, "--regid", &gid].map(OsString::from));
+        }
+        all.push(program.clone().into());
+        let mut command = Command::new(&all[0]);
+        command.args(&all[1..]);
         // A descriptor of this process would keep a pipe open for as long as the server lives.
         command.args(words).current_dir("/").env("LC_ALL", "C.UTF-8").stdin(std::process::Stdio::null());
         if words.contains(&"start") {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
 };
 
@@ -27,7 +27,16 @@ impl Answer {
 
 /// GET `target`, which is sent as it is.
 pub(crate) async fn http_get(address: SocketAddr, target: &str) -> std::io::Result<Answer> {
-    http_request(address, "GET", target, &[("Host", &address.to_string())], "").await
+    http_get_over(TcpStream::connect(address).await?, address, target).await
+}
+
+/// As [`http_get`], over a connection that is there.
+pub(crate) async fn http_get_over(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    address: SocketAddr,
+    target: &str,
+) -> std::io::Result<Answer> {
+    request_over(stream, "GET", target, &[("Host", &address.to_string())], "").await
 }
 
 /// Sends one request, with these headers as they are, and reads until the server closes.
@@ -38,12 +47,21 @@ pub(crate) async fn http_request(
     headers: &[(&str, &str)],
     body: &str,
 ) -> std::io::Result<Answer> {
+    request_over(TcpStream::connect(address).await?, method, target, headers, body).await
+}
+
+async fn request_over(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> std::io::Result<Answer> {
     use std::fmt::Write as _;
     let mut request = format!("{method} {target} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
     for (name, value) in headers {
         write!(request, "{name}: {value}\r\n").expect("a String takes all");
     }
-    let mut stream = TcpStream::connect(address).await?;
     stream.write_all(format!("{request}\r\n{body}").as_bytes()).await?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).await?;

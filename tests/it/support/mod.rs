@@ -18,10 +18,10 @@ mod server;
 mod sweep;
 
 pub(crate) use capability::{Capability, fake_time_library, installed_postgres, lacking, not_run, requires};
-pub(crate) use cluster::Cluster;
+pub(crate) use cluster::{Cluster, Elsewhere};
 pub(crate) use database::TestDb;
 pub(crate) use eventually::{eventually, eventually_within};
-pub(crate) use http::{Answer, http_get, http_request};
+pub(crate) use http::{Answer, http_get, http_get_over, http_request};
 pub(crate) use leftover::say;
 pub(crate) use orch::{Orch, Output, Replica};
 pub(crate) use sweep::{kill_beneath, processes_beneath};

@@ -240,10 +240,15 @@ impl Replica {
 
     /// Whether `/readyz` says yes. Panics if the replica has ended.
     pub(crate) async fn is_ready(&mut self) -> bool {
+        self.assert_running();
+        http_get(self.listen, "/readyz").await.is_ok_and(|answer| answer.status == 200)
+    }
+
+    /// Panics if the replica has ended.
+    pub(crate) fn assert_running(&mut self) {
         if let Some(status) = self.has_ended() {
             panic!("the replica ended with {status}:\n{}", self.log());
         }
-        http_get(self.listen, "/readyz").await.is_ok_and(|answer| answer.status == 200)
     }
 
     /// GET from it.
