@@ -59,6 +59,7 @@ enum Due {
     ClaimAgain(usize, String),
     LetGo(usize, Trap, At),
     Release(i64),
+    Open(&'static str, &'static str),
     DatabaseBack(At),
 }
 
@@ -111,6 +112,7 @@ impl<'a> Soak<'a> {
             self.start(self.places.len() - 1);
         }
         self.until_all_are_ready().await;
+        self.make_limits().await;
         self.began = Instant::now();
         while self.began.elapsed() < time {
             let left = time.saturating_sub(self.began.elapsed());
@@ -141,6 +143,9 @@ impl<'a> Soak<'a> {
             if Instant::now() >= next_look {
                 next_look += Duration::from_secs(1);
                 self.look();
+                if !self.database_is_away {
+                    self.no_limit_is_exceeded().await;
+                }
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -183,10 +188,11 @@ impl<'a> Soak<'a> {
                 trap.let_go();
                 self.recovery.may_renew_late(&self.places[place].name, since, now());
             }
-            Due::Release(_) if self.database_is_away => {
+            Due::Release(_) | Due::Open(..) if self.database_is_away => {
                 self.due.push((Instant::now() + Duration::from_millis(500), due));
             }
             Due::Release(job) => self.release(job).await,
+            Due::Open(open, what) => drop(self.case.sql.execute(open, &[&what]).await.unwrap()),
             Due::DatabaseBack(since) => {
                 self.case.server().come_back().await;
                 self.case.reconnect().await;

@@ -1,7 +1,8 @@
 //! What runs: jobs that end well, that fail, that ask for another time, that hang, that leave processes behind; some share a
-//! gate, and take a lock of it that no two can have.
+//! gate, and take a lock of it that no two can have; some need limits.
 
 use rand::{RngExt as _, seq::IndexedRandom as _};
+use tokio_postgres::types::ToSql;
 
 use super::Soak;
 use crate::case::Case;
@@ -26,6 +27,15 @@ const AGENTS: [(&str, &str, &str, u32); 12] = [
     ("gate-a", GATED, "containment = \"pidns\"", 4),
     ("gate-b", GATED, "containment = \"cgroup\"", 4),
 ];
+
+/// Named caps, with how many jobs may hold each; who needs the second one needs both.
+const LIMITS: [(&str, i32); 2] = [("api", 5), ("db", 2)];
+
+/// Which of them more runs hold than may.
+const EXCEEDED: &str = "
+    select format('%s runs hold limit %s', count(*), l.name) from orch.limits l
+      join orch.agent_runs r on r.ended_at is null and r.limits @> array[l.name]
+     group by l.name, l.max_running having count(*) > l.max_running";
 
 /// Takes its gate's lock, which its whole tree holds.
 const GATED: &str =
@@ -56,6 +66,18 @@ pub(super) fn has_gate(agent: &str) -> bool {
 }
 
 impl Soak<'_> {
+    pub(super) async fn make_limits(&self) {
+        for (name, most) in LIMITS {
+            self.case.sql.execute("select orch.set_limit($1, $2)", &[&name, &most]).await.unwrap();
+        }
+    }
+
+    pub(super) async fn no_limit_is_exceeded(&self) {
+        let exceeded = self.case.sql.query(EXCEEDED, &[]).await.unwrap();
+        let exceeded: Vec<String> = exceeded.iter().map(|row| row.get(0)).collect();
+        assert!(exceeded.is_empty(), "too many at a time: {exceeded:?}");
+    }
+
     /// Keeps jobs waiting: most are short, some live through several faults.
     pub(super) async fn feed(&mut self) {
         let unfinished = "select count(*) from orch.jobs where finished_at is null";
@@ -71,9 +93,13 @@ impl Soak<'_> {
             let project = PROJECTS.choose(random).expect("there are some");
             let priority = random.random_range(-1..=1);
             let gate = has_gate(agent).then_some(*agent);
-            let enqueue = "select orch.enqueue($1, $2, project => $3, priority => $4, gate => $5)";
+            let needed = [0, 0, 0, 0, 0, 0, 1, 1, 1, 2].choose(random).expect("there are some");
+            let limits: Vec<&str> = LIMITS[..*needed].iter().map(|(name, _)| *name).collect();
+            let limits = (!limits.is_empty()).then_some(limits);
+            let enqueue = "select orch.enqueue($1, $2, project => $3, priority => $4, gate => $5, limits => $6)";
             let payload = serde_json::json!(seconds);
-            let row = self.case.sql.query_one(enqueue, &[agent, &payload, project, &priority, &gate]).await.unwrap();
+            let wish: &[&(dyn ToSql + Sync)] = &[agent, &payload, project, &priority, &gate, &limits];
+            let row = self.case.sql.query_one(enqueue, wish).await.unwrap();
             self.jobs.insert(row.get(0));
         }
     }

@@ -1,4 +1,4 @@
-//! What operators do meanwhile: cancel, retry, hold, release, and plain UPDATEs of running rows.
+//! What operators do meanwhile: cancel, retry, hold, release, plain UPDATEs of running rows; close, open, pause, resume.
 
 use std::time::{Duration, Instant};
 
@@ -6,9 +6,14 @@ use rand::RngExt as _;
 
 use super::{Due, Soak, jobs};
 
+const CLOSE_FOR_A_WHILE: &str = "select orch.close_limit($1, clock_timestamp() + interval '2 seconds')";
+
 impl Soak<'_> {
     /// Does something, if there is a job to do it to.
     pub(super) async fn some_act(&mut self) -> bool {
+        if self.case.random.random_ratio(1, 12) {
+            return self.close_something().await;
+        }
         let (name, chosen, act) = match self.case.random.random_range(0..100) {
             0..30 => ("cancel", "finished_at is null", "select orch.cancel($1)"),
             30..55 => ("retry", "finished_at is not null", "select orch.retry($1)"),
@@ -48,6 +53,21 @@ impl Soak<'_> {
             let after = Duration::from_secs_f64(self.case.random.random_range(0.5..4.0));
             self.due.push((Instant::now() + after, Due::Release(job)));
         }
+        *self.acts.entry(name).or_default() += 1;
+        true
+    }
+
+    /// Closes a limit, or pauses an agent or a project, for a while.
+    async fn close_something(&mut self) -> bool {
+        let (name, what, close, open) = match self.case.random.random_range(0..4) {
+            0 => ("limit closed and opened", "api", "select orch.close_limit($1)", "select orch.open_limit($1)"),
+            1 => ("limit closed for a while, and a probe", "db", CLOSE_FOR_A_WHILE, "select $1::text"),
+            2 => ("agent paused and resumed", "agent:plain", "select orch.pause($1)", "select orch.resume($1)"),
+            _ => ("project paused and resumed", "project:web", "select orch.pause($1)", "select orch.resume($1)"),
+        };
+        self.case.sql.execute(close, &[&what]).await.unwrap();
+        let after = Duration::from_secs_f64(self.case.random.random_range(0.5..4.0));
+        self.due.push((Instant::now() + after, Due::Open(open, what)));
         *self.acts.entry(name).or_default() += 1;
         true
     }
