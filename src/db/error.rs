@@ -25,7 +25,8 @@ pub enum Error {
         /// What to do about it, if the message does not say.
         hint: Option<String>,
     },
-    /// The data was not acceptable: SQLSTATE classes 22 and 23, and what the server's limits refuse (54).
+    /// The data was not acceptable: SQLSTATE classes 22 and 23, and what the server's limits refuse (54), which a row
+    /// is to blame for.
     #[error("{message}{}", constraint.as_ref().map(|c| format!(" (constraint {c})")).unwrap_or_default())]
     Data {
         /// The SQLSTATE.
@@ -87,11 +88,16 @@ impl Error {
         let message = db.message().to_owned();
         match code.get(..2) {
             Some(REFUSAL_CLASS) => Self::Refused { code: code.to_owned(), message, hint: db.hint().map(str::to_owned) },
+            // No transaction ids are left. The code is the one of rows that are too large, for which no other row suffers; the
+            // place in the server is what tells them apart in every language.
+            Some("54") if matches!(db.routine(), Some("GetNewTransactionId" | "GetNewMultiXactId")) => {
+                Self::Unavailable(with_hint(db))
+            }
             Some("22" | "23" | "54") => {
                 Self::Data { code: code.to_owned(), message, constraint: db.constraint().map(str::to_owned) }
             }
             // 57014 is a cancelled statement (statement_timeout): it had no effect, but says nothing about a row.
-            Some("08" | "53") => Self::Unavailable(message),
+            Some("08" | "53") => Self::Unavailable(with_hint(db)),
             // A standby, or a primary that was made read-only: it had no effect here, and another server takes it. Never
             // the fault of the data.
             Some("25") if code == SqlState::READ_ONLY_SQL_TRANSACTION.code() => Self::Unavailable(format!(
@@ -103,6 +109,12 @@ impl Error {
             _ => Self::Server { code: code.to_owned(), message },
         }
     }
+}
+
+/// What the server says, with what it advises, in one line.
+fn with_hint(db: &DbError) -> String {
+    let hint = db.hint().map(|hint| format!(" ({})", hint.split_whitespace().collect::<Vec<_>>().join(" ")));
+    format!("{}{}", db.message(), hint.unwrap_or_default())
 }
 
 impl From<tokio_postgres::Error> for Error {

@@ -14,6 +14,7 @@ use tokio_postgres::{Client, NoTls, Row};
 use crate::{
     auditor::{self, Auditor, Violation},
     bound::{HANDOVER_LEASE, HEARTBEAT, POLL, REAP_GRACE, TICK},
+    disk::SmallDisk,
     kept,
     network::Network,
     node::Node,
@@ -41,6 +42,8 @@ pub(crate) struct Case {
     /// After what uses it.
     cluster: Option<Cluster>,
     standby: Option<Cluster>,
+    /// Under the data of `cluster`.
+    disk: Option<SmallDisk>,
 }
 
 impl Case {
@@ -83,6 +86,7 @@ impl Case {
             network: None,
             cluster: None,
             standby: None,
+            disk: None,
         }
     }
 

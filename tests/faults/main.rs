@@ -12,6 +12,7 @@ mod bouncer;
 mod bound;
 mod case;
 mod container;
+mod disk;
 mod failpoints;
 mod hand;
 mod kept;

@@ -70,6 +70,8 @@ const TABLE: &[Row] = table! {
     r17_failover::to_a_synchronous_standby_costs_no_run, gate, [InstalledPostgres];
     r18_lost_commits::a_lost_settlement_runs_again_under_a_new_run, long, [InstalledPostgres];
     r18_lost_commits::a_lost_claim_lives_beside_its_repetition_for_h_and_k, long, [InstalledPostgres];
+    r19_skewed_failover::two_minutes_ahead, long, [InstalledPostgres, FakeTime];
+    r19_skewed_failover::two_minutes_behind, long, [InstalledPostgres, FakeTime];
     r20_wall_clock::of_two_replicas_is_a_day_off, gate, [FakeTime];
     r21_suspend::is_counted_by_the_lease, gate, [Compiler];
     r22_all_dead::another_machine_comes, gate, [];
@@ -89,10 +91,12 @@ const TABLE: &[Row] = table! {
     r30_log_flood::the_cap_holds_and_heartbeats_are_on_time, gate, [];
     r31_open_stdout::a_grandchild_cannot_hold_a_run_open, gate, [];
     r32_disk_full::nothing_is_lost_or_stuck, gate, [Root];
+    r33_database_disk_full::an_outage_and_no_more, long, [Root, InstalledPostgres];
     r34_no_connections::renewals_go_on_and_nothing_is_lost, gate, [InstalledPostgres];
     r35_cancelled_task::at_every_point_of_a_claim, gate, [];
     r35_cancelled_task::in_the_middle_of_a_statement, gate, [];
     r38_pgbouncer::everything_works_by_polling, gate, [PgBouncer];
+    r39_no_transaction_ids::an_outage_and_no_more, long, [InstalledPostgres];
     r40_herd::of_fifty_replicas_asks_for_a_bounded_amount, gate, [InstalledPostgres];
     r41_poison::in_a_cgroup, gate, [CgroupKill];
     r41_poison::with_a_sweep, gate, [];

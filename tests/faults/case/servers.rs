@@ -5,6 +5,7 @@ use tokio_postgres::config::TargetSessionAttrs;
 use super::Case;
 use crate::{
     auditor::Auditor,
+    disk::SmallDisk,
     network::Network,
     node::Node,
     support::{Cluster, eventually},
@@ -21,11 +22,36 @@ impl Case {
         self.move_to(Cluster::start_with(settings, "", &[]).await).await;
     }
 
+    /// Puts the data of the server of [`Case::move_to_own_server`] on a disk of this size (`128m`).
+    pub(crate) async fn move_server_to_small_disk(&mut self, size: &str) {
+        let server = self.server();
+        server.stop();
+        let disk = SmallDisk::new(size);
+        server.give_away(disk.path());
+        let copied = std::process::Command::new("cp").arg("-a").arg(server.data().join(".")).arg(disk.path()).status();
+        assert!(copied.is_ok_and(|status| status.success()), "the data on its disk");
+        std::fs::remove_dir_all(server.data()).expect("the data that was copied");
+        std::os::unix::fs::symlink(disk.path(), server.data()).expect("a link to the disk");
+        server.come_back().await;
+        self.disk = Some(disk);
+        self.reconnect().await;
+    }
+
+    /// The disk of [`Case::move_server_to_small_disk`].
+    pub(crate) fn disk(&self) -> &SmallDisk {
+        self.disk.as_ref().expect("a small disk")
+    }
+
     /// As [`Case::move_to_own_server`], with a streaming standby that has all before a commit is acknowledged. The replicas
     /// know both hosts, and the judge as well.
     pub(crate) async fn move_to_replicated_servers(&mut self) {
+        self.move_to_replicated_servers_with(&[]).await;
+    }
+
+    /// The same, with these variables in the standby's environment.
+    pub(crate) async fn move_to_replicated_servers_with(&mut self, env: &[(String, String)]) {
         self.move_to_own_server().await;
-        let standby = self.server().standby("standby").await;
+        let standby = self.server().standby_with("standby", env).await;
         self.sql.batch_execute("alter system set synchronous_standby_names = 'standby'").await.unwrap();
         self.sql.batch_execute("select pg_reload_conf()").await.unwrap();
         eventually("the standby to be synchronous", async || {

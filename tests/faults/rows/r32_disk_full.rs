@@ -1,40 +1,16 @@
 //! Row 32: the disk below the state directory is full. Nothing succeeds that did not, nothing is stuck, the log says what is
 //! wrong, and everything goes on once there is room.
 
-use std::{path::PathBuf, process::Command, time::Duration};
+use std::time::Duration;
 
 use crate::{
     case::{BOUND, Case},
+    disk::SmallDisk,
     support::{eventually, eventually_within},
 };
 
-/// A small disk over a directory; gone with this value.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn over(dir: PathBuf) -> Self {
-        std::fs::create_dir_all(&dir).unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m,mode=0711", "none"]).arg(&dir).output();
-        let mounted = mounted.unwrap();
-        assert!(mounted.status.success(), "{}", String::from_utf8_lossy(&mounted.stderr));
-        Self(dir)
-    }
-
-    fn free(&self) -> u64 {
-        let stat = nix::sys::statvfs::statvfs(&self.0).unwrap();
-        stat.blocks_available() * stat.fragment_size()
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: a process of a failed row may still look at it.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
 pub(crate) async fn nothing_is_lost_or_stuck(case: &mut Case) {
-    let disk = SmallDisk::over(case.orch.state_dir().to_owned());
+    let disk = SmallDisk::over(case.orch.state_dir(), "8m", "0711");
     let again = "max_attempts = 1000\nbackoff = { base = \"200ms\", factor = 1, max = \"200ms\" }";
     case.agent("result", r#"printf '{"verdict": "done"}' > "$ORCH_RESULT_FILE""#, again);
     // More output than the disk is large, all of which may be kept.

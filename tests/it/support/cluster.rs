@@ -34,6 +34,8 @@ pub(crate) struct Cluster {
     user: Option<User>,
     port: u16,
     elsewhere: Option<Elsewhere>,
+    /// What its server sees beside the environment of the tests.
+    env: Vec<(String, String)>,
 }
 
 impl Cluster {
@@ -71,7 +73,13 @@ impl Cluster {
 
     /// A streaming standby of this one, started, with the name under which the primary knows it.
     pub(crate) async fn standby(&self, name: &str) -> Self {
-        let standby = Self::place();
+        self.standby_with(name, &[]).await
+    }
+
+    /// The same, with these variables in its environment.
+    pub(crate) async fn standby_with(&self, name: &str, env: &[(String, String)]) -> Self {
+        let mut standby = Self::place();
+        standby.env = env.to_vec();
         let source = format!("host=127.0.0.1 port={} user=postgres application_name={name}", self.port);
         let data = standby.data_text();
         standby.must("pg_basebackup", &["-D", &data, "-d", &source, "-R", "-c", "fast", "-X", "stream", "--no-sync"]);
@@ -111,7 +119,8 @@ impl Cluster {
         self.give_away(&file);
     }
 
-    fn give_away(&self, path: &Path) {
+    /// Gives a file to the server's user.
+    pub(crate) fn give_away(&self, path: &Path) {
         if let Some(user) = &self.user {
             chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).expect("something to give away");
         }
@@ -127,13 +136,14 @@ impl Cluster {
             found.expect("a user who is not root")
         });
         let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|free| free.local_addr()).expect("a free port").port();
-        let cluster = Self { bin, home, user, port, elsewhere: None };
+        let cluster = Self { bin, home, user, port, elsewhere: None, env: Vec::new() };
         std::fs::set_permissions(cluster.home.path(), std::fs::Permissions::from_mode(0o700)).expect("its permissions");
         cluster.give_away(cluster.home.path());
         cluster
     }
 
-    fn must(&self, program: &str, words: &[&str]) {
+    /// One of its programs, as its user, to a good end.
+    pub(crate) fn must(&self, program: &str, words: &[&str]) {
         let made = self.run(program, words);
         assert!(made.status.success(), "{program}: {}", String::from_utf8_lossy(&made.stderr));
     }
@@ -171,6 +181,17 @@ impl Cluster {
         assert!(crashed.status.success(), "pg_ctl: {}", String::from_utf8_lossy(&crashed.stderr));
     }
 
+    /// Stops it as an operator would.
+    pub(crate) fn stop(&self) {
+        let stopped = self.control(&["stop", "-m", "fast"]);
+        assert!(stopped.status.success(), "pg_ctl: {}", String::from_utf8_lossy(&stopped.stderr));
+    }
+
+    /// Whether its server runs, be it only to recover.
+    pub(crate) fn is_running(&self) -> bool {
+        self.control(&["status"]).status.success()
+    }
+
     /// Starts it, and waits until it answers. Without fsync: a crash of the server loses nothing that the machine keeps.
     pub(crate) async fn come_back(&self) {
         let (address, sockets) = match &self.elsewhere {
@@ -202,6 +223,9 @@ impl Cluster {
             let (uid, gid) = (user.uid.to_string(), user.gid.to_string());
             all.extend(["setpriv", "--clear-groups", "--reuid", &uid, "--regid", &gid].map(OsString::from));
         }
+        // As the server's user: a library that is preloaded may make things of its own.
+        all.push("env".into());
+        all.extend(self.env.iter().map(|(name, value)| format!("{name}={value}").into()));
         all.push(program.clone().into());
         let mut command = Command::new(&all[0]);
         command.args(&all[1..]);
@@ -217,7 +241,8 @@ impl Cluster {
         self.data().to_str().expect("a path of letters").to_owned()
     }
 
-    fn data(&self) -> PathBuf {
+    /// Its data directory.
+    pub(crate) fn data(&self) -> PathBuf {
         self.home.path().join("data")
     }
 }
