@@ -10,6 +10,7 @@ mod names;
 mod outcome;
 pub mod ownership;
 mod rules;
+pub mod schedule;
 mod settle;
 mod span;
 mod status;
