@@ -454,6 +454,101 @@ create table orch.run_logs (
 )
 with (fillfactor=100, autovacuum_vacuum_threshold=1000, autovacuum_vacuum_scale_factor=0.05, autovacuum_vacuum_insert_scale_factor=0.1, autovacuum_analyze_scale_factor=0.1);
 
+-- Wishes that are enqueued again and again. Insert, update and delete rows as you like: a replica computes the next tick within seconds, or says in error why it cannot.
+create table orch.schedules (
+    -- What it is called; its jobs carry it as the label schedule.
+    name text not null,
+    -- When it ticks, as clocks in time_zone show it: minute, hour, day of month, month, day of week; with a second before them and a year behind, if you like; or @hourly, @daily, @weekly, @monthly, @yearly.
+    cron text,
+    -- Or: so long after one another, counted from anchor_at, whatever the clocks on the walls do. Days are 24 hours.
+    every interval,
+    -- What every is counted from; no tick is before it.
+    anchor_at timestamp with time zone not null default date_trunc('second'::text, clock_timestamp()),
+    -- Whose clocks cron means: a name of the IANA database.
+    time_zone text not null default 'UTC'::text,
+    -- What becomes of ticks that were missed, because no replica lived or reached the database: skip, one (the latest stands for all), all (the latest catch_up_max of them).
+    catch_up text not null default 'one'::text,
+    -- How many of the missed ticks fire with catch_up = all.
+    catch_up_max integer not null default 100,
+    -- A tick that is late by more than this was missed; one that is late by less always fires.
+    grace interval not null default '00:01:00'::interval,
+    -- What becomes of a tick while the job of the one before is live: skip, queue (its job runs after that one), replace (that one is cancelled, and its job runs once it has ended).
+    overlap text not null default 'skip'::text,
+    -- It does not tick. What falls into a pause is not made up for.
+    paused boolean not null default false,
+    -- The next tick; while not planned, when a replica computes it. Null: it never ticks again.
+    next_tick_at timestamp with time zone default clock_timestamp(),
+    -- The latest tick that was fired, skipped or refused.
+    last_tick_at timestamp with time zone,
+    -- What became of it: fired, skipped (its predecessor was live), refused (see error).
+    last_answer text,
+    -- The job that was enqueued last, by a tick or by orch.run_schedule.
+    last_job_id bigint,
+    -- Ticks that were left out because of overlap.
+    skipped bigint not null default 0,
+    -- Why it cannot be read, or why the database refused the job of the last tick; tried again at the next.
+    error text,
+    -- What is to run.
+    agent text not null,
+    -- For whom.
+    project text not null default 'default'::text,
+    -- Higher first, from -32768 to 32767.
+    priority integer not null default 0,
+    -- Of jobs with one gate only one runs at a time. Null: project:NAME where the project is serial, else schedule:NAME with overlap queue and replace.
+    gate text,
+    -- Named limits that its jobs need, beside those of the agent.
+    limits text[],
+    -- For people; schedule and tick are added to them.
+    labels jsonb,
+    -- Labels that the replica of its jobs must have.
+    require jsonb,
+    -- Counted failures after which a job of it is failed; null: the agent's.
+    max_attempts integer,
+    -- After how long a run of its jobs is ended; null: the agent's.
+    timeout interval,
+    -- Under this key of the payload a job is told its tick, RFC 3339 in UTC; null: it is not told.
+    tick_key text,
+    -- Whether next_tick_at is a tick.
+    planned boolean not null default false,
+    -- Ticks are counted from here on: when it was made, changed or resumed.
+    base_at timestamp with time zone not null default clock_timestamp(),
+    -- Counts changes of what it ticks by; a replica that read an earlier one is not heard.
+    revision bigint not null default 1,
+    -- When it was made.
+    created_at timestamp with time zone not null default clock_timestamp(),
+    -- With what.
+    payload jsonb not null default '{}'::jsonb,
+    -- A schedule is known by its name.
+    constraint schedules_pkey PRIMARY KEY (name),
+    -- skip, one or all.
+    constraint schedule_catch_up_is_known CHECK ((catch_up = ANY (ARRAY['skip'::text, 'one'::text, 'all'::text]))),
+    -- From 1 to 1000, so that an outage does not flood the queue.
+    constraint schedule_catch_up_max_is_bounded CHECK (((catch_up_max >= 1) AND (catch_up_max <= 1000))),
+    -- 1 to 200 bytes.
+    constraint schedule_cron_is_short CHECK (((octet_length(cron) >= 1) AND (octet_length(cron) <= 200))),
+    -- From ten seconds, which a replica may take to look, to a day.
+    constraint schedule_grace_is_bounded CHECK (((grace >= '00:00:10'::interval) AND (grace <= '1 day'::interval))),
+    -- Either cron or every.
+    constraint schedule_has_one_rhythm CHECK ((num_nonnulls(cron, every) = 1)),
+    -- From a second to ten years, in days, hours and less: months are not all of one length, which is what cron is for.
+    constraint schedule_interval_is_exact_and_at_least_a_second CHECK (((every IS NULL) OR ((EXTRACT(year FROM every) = (0)::numeric) AND (EXTRACT(month FROM every) = (0)::numeric) AND ((every >= '00:00:01'::interval) AND (every <= '3650 days'::interval))))),
+    -- 1 to 100 letters, digits, dots, underscores and hyphens, a letter or digit first.
+    constraint schedule_name_is_well_formed CHECK ((name ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$'::text)),
+    -- skip, queue or replace.
+    constraint schedule_overlap_is_known CHECK ((overlap = ANY (ARRAY['skip'::text, 'queue'::text, 'replace'::text]))),
+    -- Only an object has keys; 1 to 200 bytes.
+    constraint schedule_tick_key_goes_into_an_object CHECK (((tick_key IS NULL) OR (((octet_length(tick_key) >= 1) AND (octet_length(tick_key) <= 200)) AND (jsonb_typeof(payload) = 'object'::text)))),
+    -- From 1970 to 9998: what every reader can take.
+    constraint schedule_times_are_finite CHECK ((COALESCE(((anchor_at >= '1970-01-01 00:00:00+00'::timestamp with time zone) AND (anchor_at <= '9998-12-31 00:00:00+00'::timestamp with time zone)), true) AND COALESCE(((next_tick_at >= '1970-01-01 00:00:00+00'::timestamp with time zone) AND (next_tick_at <= '9998-12-31 00:00:00+00'::timestamp with time zone)), true) AND ((base_at >= '1970-01-01 00:00:00+00'::timestamp with time zone) AND (base_at <= '9998-12-31 00:00:00+00'::timestamp with time zone))))
+)
+with (fillfactor=70, autovacuum_vacuum_threshold=500, autovacuum_vacuum_scale_factor=0.1);
+-- What a replica looks for every few seconds: what is due, and what will be next.
+CREATE INDEX schedules_due ON orch.schedules USING btree (next_tick_at) WHERE (NOT paused);
+-- What is no schedule is refused in words.
+CREATE TRIGGER schedules_guard_insert BEFORE INSERT ON orch.schedules FOR EACH ROW EXECUTE FUNCTION orch.guard_schedule(); -- always
+-- What is no schedule any more is refused, and the next tick is computed anew where it may have changed.
+CREATE TRIGGER schedules_guard_update BEFORE UPDATE ON orch.schedules FOR EACH ROW WHEN ((((((((((((((((((((((old.name IS DISTINCT FROM new.name) OR (old.cron IS DISTINCT FROM new.cron)) OR (old.every IS DISTINCT FROM new.every)) OR (old.anchor_at IS DISTINCT FROM new.anchor_at)) OR (old.time_zone IS DISTINCT FROM new.time_zone)) OR (old.catch_up IS DISTINCT FROM new.catch_up)) OR (old.catch_up_max IS DISTINCT FROM new.catch_up_max)) OR (old.grace IS DISTINCT FROM new.grace)) OR (old.overlap IS DISTINCT FROM new.overlap)) OR (old.paused IS DISTINCT FROM new.paused)) OR (old.agent IS DISTINCT FROM new.agent)) OR (old.payload IS DISTINCT FROM new.payload)) OR (old.project IS DISTINCT FROM new.project)) OR (old.priority IS DISTINCT FROM new.priority)) OR (old.gate IS DISTINCT FROM new.gate)) OR (old.limits IS DISTINCT FROM new.limits)) OR (old.labels IS DISTINCT FROM new.labels)) OR (old.require IS DISTINCT FROM new.require)) OR (old.max_attempts IS DISTINCT FROM new.max_attempts)) OR (old.timeout IS DISTINCT FROM new.timeout)) OR (old.tick_key IS DISTINCT FROM new.tick_key))) EXECUTE FUNCTION orch.guard_schedule(); -- always
+
 -- The migrations that were applied, written by orch migrate.
 create table orch.schema_history (
     -- Its number.
@@ -636,6 +731,10 @@ function orch.enqueue(agent text, payload jsonb DEFAULT '{}'::jsonb, project tex
 function orch.enqueue_many(wishes jsonb)
     returns SETOF bigint;
 
+-- Enqueues the job of a tick, as the schedule's overlap policy wants it; waits for no lock.
+function orch.enqueue_tick(s orch.schedules, tick_at timestamp with time zone, OUT answer text, OUT job_id bigint)
+    returns record;
+
 -- Enqueues an array of jobs, or says which element is the first bad one and why.
 function orch.enqueue_wishes(wishes jsonb, OUT ids bigint[], OUT place bigint, OUT code text, OUT complaint text)
     returns record;
@@ -646,6 +745,10 @@ function orch.fault_of_limit_name(name text)
 
 -- Says in words what is wrong with the limits that a job is to need; null where nothing is.
 function orch.fault_of_limits(limits text[])
+    returns text;
+
+-- Says in words why something is no schedule, as far as the database can; null where it may be one.
+function orch.fault_of_rhythm(name text, cron text, every interval, time_zone text, catch_up text, catch_up_max integer, grace interval, overlap text)
     returns text;
 
 -- The first element of enqueue_many's array that has not the shape of a wish.
@@ -659,6 +762,10 @@ function orch.fault_of_wish(agent text, payload jsonb, project text, priority in
 -- Says in words which element of enqueue_many's array is the first bad one; nulls where none is.
 function orch.fault_of_wishes(wishes jsonb, OUT place bigint, OUT code text, OUT complaint text)
     returns record;
+
+-- Fires ticks that a replica has computed, each once: job and next tick in one transaction.
+function orch.fire_ticks(names text[], revisions bigint[], seen timestamp with time zone[], ticks timestamp with time zone[], nexts timestamp with time zone[], left_out timestamp with time zone[], errors text[])
+    returns TABLE(name text, tick_at timestamp with time zone, answer text, job_id bigint, error text);
 
 -- The first element of enqueue_many's array that is no job, where all can be read.
 function orch.first_fault(wishes jsonb)
@@ -678,6 +785,10 @@ function orch.guard_owner()
 
 -- Dead is for ever, a live replica is not deleted, and one that leaves owns nothing (SQLSTATE OR006).
 function orch.guard_replica()
+    returns trigger;
+
+-- Refuses what is no schedule, in words (SQLSTATE OR004), and has the next tick computed anew where it may have changed.
+function orch.guard_schedule()
     returns trigger;
 
 -- Refuses illegal transitions (SQLSTATE OR001); takes a running job from its owner where an operator sets it to queued or held.
@@ -716,6 +827,10 @@ function orch.is_unsaid_limit(name text)
 function orch.late_rule(was text, on_lost text, key_taken boolean, next text)
     returns text;
 
+-- Locks a schedule and returns it (SQLSTATE OR005 if there is none).
+function orch.locked_schedule(name text)
+    returns orch.schedules;
+
 -- Locks a job and returns its status (SQLSTATE OR005 if there is none).
 function orch.locked_status(job_id bigint)
     returns text;
@@ -732,6 +847,10 @@ function orch.open_limit(name text)
 function orch.pause(what text, until timestamp with time zone DEFAULT 'infinity'::timestamp with time zone, reason text DEFAULT NULL::text)
     returns boolean;
 
+-- Keeps a schedule from ticking until it is resumed; what falls into the pause is not made up for.
+function orch.pause_schedule(name text)
+    returns boolean;
+
 -- Where a job stands among those of its project: the earlier first, then the smaller id.
 function orch.place_of(priority smallint, run_at timestamp with time zone)
     returns timestamp with time zone;
@@ -744,9 +863,17 @@ function orch.release(job_id bigint)
 function orch.resume(what text)
     returns boolean;
 
+-- Lets a schedule tick again, from now on.
+function orch.resume_schedule(name text)
+    returns boolean;
+
 -- Queues a finished job again; counts, error and result are reset, attempt goes on.
 function orch.retry(job_id bigint)
     returns text;
+
+-- Enqueues a job of a schedule now and returns its number; its ticks stay as they are.
+function orch.run_schedule(name text)
+    returns bigint;
 
 -- Whether a replica takes jobs of this agent that require these labels: it is live, not draining, serves the agent and has the labels.
 function orch.serves(replica orch.replicas, agent text, require jsonb)

@@ -11,7 +11,7 @@ use anyhow::{anyhow, bail};
 use clap::Args;
 use serde_json::json;
 
-use payload::{check_payload, read_payload};
+pub(super) use payload::{check_payload, read_payload};
 
 use super::{
     context::{Context, explain},
@@ -142,14 +142,14 @@ fn show(context: &Context, id: JobId) -> anyhow::Result<()> {
 }
 
 /// Refuses an agent that nobody serves, with the nearest that somebody does.
-fn check_agent(agent: &str, known: &[String]) -> anyhow::Result<()> {
+pub(super) fn check_agent(agent: &str, known: &[String]) -> anyhow::Result<()> {
     match unknown_agent(agent, known) {
         None => Ok(()),
         Some(why) => bail!("{why} (--any-agent enqueues it all the same)"),
     }
 }
 
-fn parse_label(text: &str) -> Result<(String, String), String> {
+pub(super) fn parse_label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("a label is KEY=VALUE".to_owned()),

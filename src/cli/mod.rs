@@ -20,6 +20,7 @@ mod migrate;
 mod output;
 mod queue;
 mod replicas;
+mod schedule;
 mod select;
 mod set;
 mod up;
@@ -80,6 +81,9 @@ enum Command {
     Replicas(replicas::ReplicasArgs),
     /// Tell replicas to claim nothing more; what they run goes on
     Drain(drain::DrainArgs),
+    /// Enqueue again and again: by the clock, or at an interval
+    #[command(subcommand)]
+    Schedule(schedule::ScheduleCommand),
     /// Look for whatever is wrong: invariants, guards, schema, containment, state directory
     Doctor(doctor::DoctorArgs),
     /// Look at the settings
@@ -132,6 +136,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Queue => block_on(queue::run(&context()?)),
         Command::Replicas(args) => block_on(replicas::run(&context()?, args)),
         Command::Drain(args) => block_on(drain::run(&context()?, args)),
+        Command::Schedule(command) => block_on(schedule::run(&context()?, command)),
         Command::Doctor(args) => block_on(doctor::run(&context()?, args)),
         Command::Bench(command) => block_on(bench::run(&context()?, command)),
     }

@@ -35,6 +35,8 @@ const EXPECTED_TRIGGERS: &[(&str, &str)] = &[
     ("replicas", "replicas_guard_delete"),
     ("replicas", "replicas_guard_state"),
     ("replicas", "replicas_guard_truncate"),
+    ("schedules", "schedules_guard_insert"),
+    ("schedules", "schedules_guard_update"),
 ];
 
 /// The CHECKs.
@@ -84,6 +86,16 @@ const EXPECTED_CHECKS: &[(&str, &str)] = &[
     ("replicas", "replica_state_is_known"),
     ("run_logs", "log_chunk_is_bounded"),
     ("run_logs", "log_position_is_not_negative"),
+    ("schedules", "schedule_catch_up_is_known"),
+    ("schedules", "schedule_catch_up_max_is_bounded"),
+    ("schedules", "schedule_cron_is_short"),
+    ("schedules", "schedule_grace_is_bounded"),
+    ("schedules", "schedule_has_one_rhythm"),
+    ("schedules", "schedule_interval_is_exact_and_at_least_a_second"),
+    ("schedules", "schedule_name_is_well_formed"),
+    ("schedules", "schedule_overlap_is_known"),
+    ("schedules", "schedule_tick_key_goes_into_an_object"),
+    ("schedules", "schedule_times_are_finite"),
 ];
 
 /// The indexes, primary keys among them: without one, an invariant or the speed of every claim is gone.
@@ -112,6 +124,8 @@ const EXPECTED_INDEXES: &[(&str, &str)] = &[
     ("projects", "projects_pkey"),
     ("replicas", "replicas_pkey"),
     ("run_logs", "run_logs_pkey"),
+    ("schedules", "schedules_due"),
+    ("schedules", "schedules_pkey"),
     ("schema_history", "schema_history_pkey"),
 ];
 

@@ -11,6 +11,7 @@ use tokio_postgres::types::ToSql;
 mod rows;
 
 pub use rows::{Job, JobLine, Page, Progress, Run, Selected, Whole};
+pub(super) use rows::{disagreement, json, word, word_opt};
 
 use super::{Db, Result, Statement, statement};
 use crate::model::{JobId, JobStatus, parse_span};

@@ -21,6 +21,7 @@ pub mod queue;
 pub mod reaper;
 pub mod replicas;
 pub mod runs;
+pub mod schedules;
 pub mod schema;
 mod session;
 mod statement;
@@ -202,6 +203,7 @@ pub fn all_statements() -> impl Iterator<Item = &'static Statement> {
         reaper::STATEMENTS,
         replicas::STATEMENTS,
         runs::STATEMENTS,
+        schedules::STATEMENTS,
         wake::STATEMENTS,
     ]
     .into_iter()

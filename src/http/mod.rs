@@ -10,6 +10,7 @@ mod health;
 mod jobs;
 mod metrics;
 mod replicas;
+mod schedules;
 mod token;
 
 use std::{collections::BTreeSet, future::Future, io, sync::Arc, time::Duration};
@@ -99,6 +100,11 @@ fn routes() -> Vec<(Method, &'static str, MethodRouter<Arc<App>>)> {
         (Method::POST, "/api/v1/jobs/{id}/release", post(jobs::release)),
         (Method::GET, "/api/v1/replicas", get(replicas::list)),
         (Method::POST, "/api/v1/replicas/{id}/drain", post(replicas::drain)),
+        (Method::GET, "/api/v1/schedules", get(schedules::list)),
+        (Method::GET, "/api/v1/schedules/{name}", get(schedules::get)),
+        (Method::POST, "/api/v1/schedules/{name}/pause", post(schedules::pause)),
+        (Method::POST, "/api/v1/schedules/{name}/resume", post(schedules::resume)),
+        (Method::POST, "/api/v1/schedules/{name}/run", post(schedules::run)),
     ]
 }
 

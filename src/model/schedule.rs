@@ -35,6 +35,24 @@ super::words! {
     }
 }
 
+super::words! {
+    /// What became of a tick.
+    Answer as "answer" {
+        /// Its job was enqueued.
+        Fired = "fired",
+        /// It was left out, since the job before was live.
+        Skipped = "skipped",
+        /// What is in its way must be gone first: it is tried again.
+        Waits = "waits",
+        /// The database refused its job.
+        Refused = "refused",
+        /// There was none: only the next one was written.
+        Planned = "planned",
+        /// The schedule cannot be read.
+        Unread = "unread",
+    }
+}
+
 /// What is wrong with a schedule: a fragment that says which part, and what it could be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -44,7 +62,7 @@ pub struct Fault(pub String);
 #[derive(Debug, Clone)]
 pub enum Rhythm {
     /// By a clock on a wall somewhere.
-    Cron(Cron),
+    Cron(Box<Cron>),
     /// Every so long, counted from an instant: no drift, and no clock on any wall.
     Every {
         /// How long, more than zero.
@@ -57,7 +75,7 @@ pub enum Rhythm {
 impl Rhythm {
     /// By a cron expression, as clocks show it in the zone of this name.
     pub fn cron(expression: &str, zone: &str) -> Result<Self, Fault> {
-        Cron::parse(expression, zone::find(zone)?).map(Self::Cron)
+        Cron::parse(expression, zone::find(zone)?).map(|cron| Self::Cron(Box::new(cron)))
     }
 
     /// Every so long, from an instant on.

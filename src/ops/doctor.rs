@@ -5,6 +5,7 @@
 
 mod live;
 mod machine;
+mod schedules;
 mod together;
 
 pub use machine::examine_machine;
@@ -97,6 +98,7 @@ pub async fn examine_database(db: &Db) -> db::Result<Vec<Finding>> {
         ),
         None => Finding::new("reaper", Verdict::Note, "has not ticked yet"),
     });
+    findings.extend(schedules::examine(&db.list_schedules(None, schedules::MOST).await?));
     Ok(findings)
 }
 

@@ -21,6 +21,7 @@ mod pulse;
 mod reap;
 mod recover;
 mod renew;
+mod schedule;
 mod settle;
 mod ship;
 mod slots;
@@ -34,6 +35,7 @@ use anyhow::Context as _;
 pub use boot::Boot;
 use outage::Outage;
 pub use reap::{Done, Reaper};
+pub use schedule::{Ticked, steps as schedule_steps, tick as tick_schedules};
 pub use state_dir::StateDir;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -164,6 +166,7 @@ async fn boot_once(
     loops.spawn(claim::run(boot.clone()));
     loops.spawn(wake::run(boot.clone(), start.renewals.clone()));
     loops.spawn(cancel::run(boot.clone()));
+    loops.spawn(schedule::run(boot.clone()));
     loops.spawn(boot.clone().follow_agents());
     if !boot.is_over() {
         ready(boot.replica_id());

@@ -29,17 +29,19 @@ fn pages() -> Vec<PathBuf> {
 async fn every_query_for_operators_is_one_that_the_database_takes() {
     let db = TestDb::new().await;
     let client = db.client().await;
-    let page = std::fs::read_to_string(root().join("docs/architecture/ownership.md")).unwrap();
     let mut queries = 0;
-    for block in page.split("```sql\n").skip(1) {
-        let (block, _) = block.split_once("```").expect("a block ends");
-        let lines = block.lines().filter(|line| !line.starts_with("--")).collect::<Vec<_>>().join("\n");
-        for query in lines.split(';').filter(|query| !query.trim().is_empty()) {
-            client.query(query, &[]).await.unwrap_or_else(|error| panic!("{query}\n{error:?}"));
-            queries += 1;
+    for page in ["docs/architecture/ownership.md", "docs/operations/schedules.md"] {
+        let page = std::fs::read_to_string(root().join(page)).unwrap();
+        for block in page.split("```sql\n").skip(1) {
+            let (block, _) = block.split_once("```").expect("a block ends");
+            let lines = block.lines().filter(|line| !line.starts_with("--")).collect::<Vec<_>>().join("\n");
+            for query in lines.split(';').filter(|query| !query.trim().is_empty()) {
+                client.query(query, &[]).await.unwrap_or_else(|error| panic!("{query}\n{error:?}"));
+                queries += 1;
+            }
         }
     }
-    assert!(queries >= 6, "{queries}");
+    assert!(queries >= 13, "{queries}");
 }
 
 #[test]

@@ -33,6 +33,7 @@ mod replica;
 mod replica_settle;
 mod replica_trouble;
 mod runs;
+mod schedules;
 mod schema;
 mod service;
 mod settle_rule;

@@ -257,6 +257,7 @@ async fn on_a_database_without_statistics_no_loops_statement_is_worth_compiling(
         .unwrap();
     let me = "'00000000-0000-7000-8000-0000000000aa'";
     for (name, args) in [
+        ("schedules/due", "(50)".to_owned()),
         ("reaper/tick", "(60, 5, 5, true, 0, 2000)".to_owned()),
         ("replicas/renew", format!("({me}, 60)")),
         ("runs/cancelled", format!("({me})")),

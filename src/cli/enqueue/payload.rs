@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use serde::de::IgnoredAny;
 
 /// The payload's text: given, from a file or from standard input; never more than a byte above `max` is read.
-pub(super) fn read_payload(argument: &str, max: u64) -> anyhow::Result<String> {
+pub(in crate::cli) fn read_payload(argument: &str, max: u64) -> anyhow::Result<String> {
     let bytes = match (argument, argument.strip_prefix('@')) {
         ("-", _) => read_at_most(io::stdin().lock(), max).context("failed to read the payload from standard input")?,
         (_, Some(path)) => File::open(path)
@@ -35,7 +35,7 @@ fn read_at_most(source: impl Read, max: u64) -> io::Result<Vec<u8>> {
 }
 
 /// That it is JSON, however deep, and without the one character that no text of Postgres can hold.
-pub(super) fn check_payload(text: &str) -> anyhow::Result<()> {
+pub(in crate::cli) fn check_payload(text: &str) -> anyhow::Result<()> {
     if let Err(error) = serde_json::from_str::<IgnoredAny>(text) {
         bail!("the payload is no JSON: {error}; quote strings, or pass a file as @FILE");
     }

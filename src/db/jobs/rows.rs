@@ -284,22 +284,22 @@ impl Progress {
 }
 
 /// A word of the model.
-pub(super) fn word<T: std::str::FromStr<Err = UnknownWord>>(row: &Row, column: &str) -> Result<T> {
+pub(in crate::db) fn word<T: std::str::FromStr<Err = UnknownWord>>(row: &Row, column: &str) -> Result<T> {
     word_opt(row, column)?.ok_or_else(|| disagreement(column, "it is null"))
 }
 
-fn word_opt<T: std::str::FromStr<Err = UnknownWord>>(row: &Row, column: &str) -> Result<Option<T>> {
+pub(in crate::db) fn word_opt<T: std::str::FromStr<Err = UnknownWord>>(row: &Row, column: &str) -> Result<Option<T>> {
     let word: Option<&str> = row.try_get(column)?;
     word.map(|word| word.parse().map_err(|error: UnknownWord| disagreement(column, &error.to_string()))).transpose()
 }
 
 /// JSON that came as text: it is passed on as it is, however deep it is nested.
-fn json(row: &Row, column: &str) -> Result<Option<Box<RawValue>>> {
+pub(in crate::db) fn json(row: &Row, column: &str) -> Result<Option<Box<RawValue>>> {
     let text: Option<String> = row.try_get(column)?;
     text.map(|text| RawValue::from_string(text).map_err(|error| disagreement(column, &error.to_string()))).transpose()
 }
 
 /// The statement and the code disagree about a column.
-pub(super) fn disagreement(column: &str, what: &str) -> Error {
+pub(in crate::db) fn disagreement(column: &str, what: &str) -> Error {
     Error::Server { code: "?????".to_owned(), message: format!("column {column} could not be read: {what}") }
 }

@@ -27,6 +27,7 @@ pub const MIGRATIONS: &[(&str, &str)] = files!("migrations":
     "V7__create_run_logs",
     "V8__add_lost_counted",
     "V9__add_limits_and_lanes",
+    "V11__create_schedules",
 );
 
 /// The functions, views and triggers below `sql/schema`, in the order in which they are applied. A definition whose shape
@@ -36,9 +37,12 @@ pub const DEFINITIONS: &[(&str, &str)] = files!("sql/schema":
     "functions/enqueue",
     "functions/enqueue_helpers",
     "functions/enqueue_many",
+    "functions/enqueue_tick",
+    "functions/fire_ticks",
     "functions/guard_delete",
     "functions/guard_owner",
     "functions/guard_replica",
+    "functions/guard_schedule",
     "functions/guard_transition",
     "functions/hold",
     "functions/late_rule",
@@ -46,6 +50,7 @@ pub const DEFINITIONS: &[(&str, &str)] = files!("sql/schema":
     "functions/limits",
     "functions/needs",
     "functions/operate",
+    "functions/operate_schedules",
     "functions/projects",
     "functions/settle_rule",
     "functions/wake",
@@ -60,6 +65,7 @@ pub const DEFINITIONS: &[(&str, &str)] = files!("sql/schema":
     "triggers/events",
     "triggers/jobs",
     "triggers/replicas",
+    "triggers/schedules",
 );
 
 /// The advisory lock that whoever migrates holds, in the database that is migrated: `orch` in ASCII.

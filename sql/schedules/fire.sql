@@ -1,0 +1,13 @@
+-- Fire ticks that were computed: each job and each next tick in this one statement.
+--
+-- $1 text[]         names, a step each; steps of one schedule in order
+-- $2 bigint[]       the revisions that were read
+-- $3 timestamptz[]  next_tick_at as it was read, or as the step before leaves it
+-- $4 timestamptz[]  the ticks, or null: only the next one is written
+-- $5 timestamptz[]  the next ticks, or null: it never ticks again
+-- $6 timestamptz[]  the first tick that was missed and is left out, or null
+-- $7 text[]         why a schedule cannot be read, or null
+-- rows: name, tick_at, answer, job_id, error; none for a step that saw what is no longer so
+-- guard: orch.fire_ticks' own
+-- index: the primary keys
+select name, tick_at, answer, job_id, error from orch.fire_ticks($1, $2, $3, $4, $5, $6, $7)
