@@ -1,5 +1,6 @@
 -- The schedules that a replica has something to do for: those whose next tick is due, or is to be computed. Of more than
--- wanted, random ones: so replicas seldom try for the same, and those that wait for a job's end are in nobody's way.
+-- wanted it takes the eldest more likely than others, but by chance: so replicas seldom try for the same, and those that
+-- wait for a job's end are in nobody's way.
 --
 -- $1 bigint  how many at the most
 -- rows: now, wait_seconds (until the next one that is not due yet; null: there is none), and the schedule, all null where
@@ -14,13 +15,14 @@ soonest as materialized (
      where not s.paused and s.next_tick_at > (select now from clock)
 ),
 due as (
-    select s.name from orch.schedules s
-     where not s.paused and s.next_tick_at <= (select now from clock)
-     order by s.next_tick_at
-     limit $1 * 100
+    select e.name, row_number() over (order by e.next_tick_at) as place
+      from (select s.name, s.next_tick_at from orch.schedules s
+             where not s.paused and s.next_tick_at <= (select now from clock)
+             order by s.next_tick_at
+             limit $1 * 100) e
 ),
 picked as (
-    select s.* from (select name from due order by random() limit $1) d join orch.schedules s using (name)
+    select s.* from (select name from due order by random() * place limit $1) d join orch.schedules s using (name)
 )
 select c.now,
        extract(epoch from n.at - c.now)::double precision as wait_seconds,

@@ -115,7 +115,8 @@ pub struct Schedule {
     pub error: Option<String>,
     /// What is to run.
     pub agent: String,
-    /// With what.
+    /// With what; not in a list.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub payload: Option<Box<RawValue>>,
     /// For whom.
     pub project: String,
