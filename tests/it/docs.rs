@@ -1,6 +1,9 @@
 //! The documentation: what it tells people to type works, and what it leads to is there.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
 
 use crate::support::TestDb;
 
@@ -57,4 +60,31 @@ fn every_link_between_pages_leads_somewhere() {
             assert!(target.exists(), "{} leads to {link}, which is not there", page.display());
         }
     }
+}
+
+/// A page that promises a row which is not there, or runs elsewhere than it says, promises too much.
+#[test]
+fn every_row_on_the_page_about_reliability_is_one_of_the_fault_suite() {
+    let mut rows: BTreeMap<u32, BTreeSet<&str>> = BTreeMap::new();
+    for line in include_str!("../faults/table.rs").lines() {
+        let words: Vec<&str> = line.split([',', ' ']).filter(|word| !word.is_empty()).collect();
+        let number = words.first().and_then(|name| name.strip_prefix('r')?.get(..2)?.parse().ok());
+        if let (Some(number), Some(kind)) = (number, words.get(1).copied()) {
+            rows.entry(number).or_default().insert(kind);
+        }
+    }
+    // The guards' mutations are a script beside the suite.
+    rows.insert(50, BTreeSet::from(["gate", "long"]));
+    let page = std::fs::read_to_string(root().join("docs/reliability.md")).unwrap();
+    let (_, listed) = page.split_once("| row |").expect("a table of the rows");
+    let (listed, _) = listed.split_once("\n\n").expect("it ends");
+    let mut seen = 0;
+    for line in listed.lines().skip(2) {
+        let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        let number: u32 = cells[0].parse().expect("the number of a row");
+        let kinds: BTreeSet<&str> = cells[3].split(", ").collect();
+        assert_eq!(rows.get(&number), Some(&kinds), "row {number}");
+        seen += 1;
+    }
+    assert!(seen > 40, "the table of rows was not read");
 }

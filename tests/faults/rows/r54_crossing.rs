@@ -40,6 +40,8 @@ pub(crate) async fn an_adoption_that_holds_the_row_wins(case: &mut Case) {
 pub(crate) async fn a_reap_that_saw_the_former_owner_leaves_the_successors_run(case: &mut Case) {
     let (db, slow) = (case.db.db(), slow(&case.db));
     enqueue(case, 1).await;
+    // Nobody is declared dead where nobody has ticked.
+    tick(&db).await;
     let (owner, successor) = (register(&db).await, register(&db).await);
     let run = claim(&db, &owner, 1, None).await.remove(0).owned;
     shut_gate(case).await;
