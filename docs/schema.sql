@@ -563,6 +563,28 @@ create table orch.schema_history (
     constraint schema_history_pkey PRIMARY KEY (version)
 );
 
+-- The replicas that claim, and how many slots each has free.
+view orch.free_slots (
+    -- The row.
+    replica orch.replicas,
+    -- The replica.
+    replica_id uuid,
+    -- Its name.
+    name text,
+    -- Where it runs.
+    host text,
+    -- The agents that it serves.
+    agents text[],
+    -- Its labels.
+    labels jsonb,
+    -- Its slots.
+    max_concurrency integer,
+    -- Its open runs.
+    running bigint,
+    -- How many more it takes; never more than 0 where it runs more than it has slots.
+    free bigint
+);
+
 -- Rows that carry an owner although they do not run; empty while the guards hold.
 view orch.impossible_queued (
     -- The job's number.
@@ -579,6 +601,32 @@ view orch.impossible_queued (
     started_at timestamp with time zone,
     -- The gate that it keeps from others.
     running_gate text
+);
+
+-- The lanes of the queue: a row for jobs of one project that wait for the same things.
+view orch.lanes (
+    -- Their project.
+    project text,
+    -- The lane, as in orch.jobs.
+    lane bigint,
+    -- The first of them.
+    head bigint,
+    -- When that is, or was, due.
+    run_at timestamp with time zone,
+    -- What they run.
+    agent text,
+    -- Their priority.
+    priority smallint,
+    -- The gate that each needs.
+    gate text,
+    -- The limits that each needs, beside those of the agent.
+    limits text[],
+    -- Labels that their replica must have.
+    require jsonb,
+    -- How many of them are due.
+    due bigint,
+    -- How many are not.
+    not_due bigint
 );
 
 -- Who holds which limit: one row a limit and a run.
@@ -687,6 +735,64 @@ view orch.violations (
     what text
 );
 
+-- Every job that waits, and why. One job, with all that is to be known: select * from orch.why(job_id).
+view orch.waiting (
+    -- The job's number.
+    job_id bigint,
+    -- Its project.
+    project text,
+    -- What it is to run.
+    agent text,
+    -- What it waits for: the first of held, old_process_ending, waits_for_jobs, not_due, paused, no_replica_serves_agent, no_replica_matches_labels, serial_gate, limit_closed, limit_full, no_free_slot, fair_share; or next.
+    reason text,
+    -- Since when it waits.
+    since timestamp with time zone,
+    -- Until when, where that is known.
+    until timestamp with time zone,
+    -- The limit, the gate, or how many are ahead of it.
+    detail text
+);
+
+-- What keeps the due jobs of each lane from running, if anything does.
+view orch.waiting_lanes (
+    -- As in orch.lanes.
+    project text,
+    -- As in orch.lanes.
+    lane bigint,
+    -- As in orch.lanes.
+    head bigint,
+    -- As in orch.lanes.
+    run_at timestamp with time zone,
+    -- As in orch.lanes.
+    agent text,
+    -- As in orch.lanes.
+    priority smallint,
+    -- As in orch.lanes.
+    gate text,
+    -- As in orch.lanes.
+    limits text[],
+    -- As in orch.lanes.
+    require jsonb,
+    -- As in orch.lanes.
+    due bigint,
+    -- As in orch.lanes.
+    not_due bigint,
+    -- The limits that each of its jobs needs.
+    needs text[],
+    -- One of them that is paused, closed or full.
+    shut_limit text,
+    -- Until when that one is closed.
+    closed_until timestamp with time zone,
+    -- What keeps its due jobs from running; null: nothing does.
+    reason text,
+    -- The same where serial_gate_enabled is off.
+    reason_without_gates text,
+    -- Where nothing does: what those of them wait for that orch.claim_order does not name. With a gate, serial_gate.
+    rest text,
+    -- The limit of which they find no room left.
+    rest_limit text
+);
+
 -- What a step of priority is worth: an hour of waiting. So nothing waits for ever behind higher priorities.
 function orch.ageing()
     returns interval;
@@ -698,6 +804,10 @@ function orch.await_wake(replica_id uuid, waits boolean)
 -- Cancels a waiting job, or asks its replica to end a running one. Returns the status: cancelled, or still running.
 function orch.cancel(job_id bigint)
     returns text;
+
+-- The jobs near the head of the queue that nothing keeps from running, in what relation to the claims that take them.
+function orch.claim_order(serial_gate boolean DEFAULT true, deep boolean DEFAULT true)
+    returns TABLE(job_id bigint, project text, lane bigint, reason text, ahead_of_it bigint, because_of text, replicas uuid[]);
 
 -- Lets no job start that needs the limit, until a time (infinity: until it is opened); then one job probes whether it may be opened.
 function orch.close_limit(name text, until timestamp with time zone DEFAULT 'infinity'::timestamp with time zone, reason text DEFAULT NULL::text)
@@ -738,6 +848,38 @@ function orch.enqueue_tick(s orch.schedules, tick_at timestamp with time zone, O
 -- Enqueues an array of jobs, or says which element is the first bad one and why.
 function orch.enqueue_wishes(wishes jsonb, OUT ids bigint[], OUT place bigint, OUT code text, OUT complaint text)
     returns record;
+
+-- The live replicas, and what keeps each from a job of this agent, as JSON.
+function orch.facts_of_fleet(agent text, require jsonb)
+    returns jsonb;
+
+-- A gate and who keeps it, as JSON.
+function orch.facts_of_gate(gate text)
+    returns jsonb;
+
+-- A run and where it is, as JSON.
+function orch.facts_of_holder(run_id uuid)
+    returns jsonb;
+
+-- A limit and who holds it, as JSON.
+function orch.facts_of_limit(name text)
+    returns jsonb;
+
+-- What a job does that runs, or how it ended, as JSON.
+function orch.facts_of_predecessors(job orch.jobs)
+  returns jsonb
+  -- The jobs for which a job waits, as JSON.
+
+function orch.facts_of_run(job orch.jobs)
+    returns jsonb;
+
+-- The last runs of a job, as JSON.
+function orch.facts_of_runs(job_id bigint)
+    returns jsonb;
+
+-- What a waiting job waits for, as JSON.
+function orch.facts_of_wait(job orch.jobs, reason text, because_of text)
+    returns jsonb;
 
 -- Says in words why a name cannot be a limit's; null where it can.
 function orch.fault_of_limit_name(name text)
@@ -843,6 +985,10 @@ function orch.needs(project text, agent text, limits text[], agent_limits text[]
 function orch.open_limit(name text)
     returns boolean;
 
+-- What keeps a job by itself from running: held, old_process_ending, waits_for_jobs or not_due.
+function orch.own_wait(job orch.jobs)
+    returns text;
+
 -- Starts nothing more of all, project:NAME or agent:NAME, until a time (infinity: until orch.resume); what runs goes on.
 function orch.pause(what text, until timestamp with time zone DEFAULT 'infinity'::timestamp with time zone, reason text DEFAULT NULL::text)
     returns boolean;
@@ -891,6 +1037,14 @@ function orch.set_project(name text, weight integer DEFAULT NULL::integer, seria
 function orch.settle_rule(outcome text, cancel_pending boolean, failures integer, lost_count integer, transient_count integer, interrupted_count integer, rules jsonb, lasted double precision, retry_at timestamp with time zone, jitter double precision, after_outage boolean)
     returns TABLE(next_status text, next_run_at timestamp with time zone, next_failures integer, next_lost_count integer, next_transient_count integer, next_interrupted_count integer, verdict text);
 
+-- A span in its largest two units.
+function orch.short(span interval)
+    returns text;
+
+-- Until when, for people.
+function orch.short_time(at timestamp with time zone)
+    returns text;
+
 -- Limits as a job's row has them: sorted, each once, null for none.
 function orch.sorted_limits(limits text[])
     returns text[];
@@ -899,10 +1053,38 @@ function orch.sorted_limits(limits text[])
 function orch.unknown_limit(name text)
     returns text;
 
+-- Since when a job waits: since it was held, its last run ended, or it was enqueued.
+function orch.waits_since(job orch.jobs)
+    returns timestamp with time zone;
+
 -- Wakes replicas that wait for a job, as orch.enqueue does by itself. For whoever inserts into orch.jobs by hand.
 function orch.wake(agent text DEFAULT NULL::text, require jsonb DEFAULT NULL::jsonb, replicas integer DEFAULT 1)
     returns integer;
 
+-- Why a job waits, runs or has ended: the reason, a sentence, what would unblock it, and the facts.
+function orch.why(INOUT job_id bigint, serial_gate boolean DEFAULT true, OUT status text, OUT reason text, OUT since timestamp with time zone, OUT until timestamp with time zone, OUT sentence text, OUT unblock text, OUT detail jsonb)
+    returns record;
+
 -- The elements of enqueue_many's array as the parameters of orch.enqueue.
 function orch.wishes_of(wishes jsonb)
     returns TABLE(place bigint, agent text, payload jsonb, project text, priority integer, run_at timestamp with time zone, gate text, limits text[], labels jsonb, require jsonb, dedupe_key text, on_conflict text, after bigint[], max_attempts integer, timeout interval);
+
+-- Replicas and their slots, in words.
+function orch.words_of_fleet(fleet jsonb, serving boolean)
+    returns text;
+
+-- A run and where it is, in words.
+function orch.words_of_holder(holder jsonb)
+    returns text;
+
+-- How many jobs are ahead of one, in words.
+function orch.words_of_queue(ahead bigint)
+    returns text;
+
+-- What a running job does, or how one ended, in words.
+function orch.words_of_run(job orch.jobs, facts jsonb, OUT sentence text, OUT unblock text)
+    returns record;
+
+-- What a waiting job waits for and what would let it run, in words.
+function orch.words_of_wait(job orch.jobs, reason text, until timestamp with time zone, facts jsonb, OUT sentence text, OUT unblock text)
+    returns record;

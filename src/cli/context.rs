@@ -63,7 +63,11 @@ impl Context {
 
 /// The switches that a summary of this process shows.
 pub(super) const fn switches(settings: &Settings) -> Switches {
-    Switches { reaper_enabled: settings.reaper_enabled, sanitize_enabled: settings.impossible_queued_sanitize_enabled }
+    Switches {
+        reaper_enabled: settings.reaper_enabled,
+        sanitize_enabled: settings.impossible_queued_sanitize_enabled,
+        serial_gate_enabled: settings.serial_gate_enabled,
+    }
 }
 
 /// Where a database is, for people; never its password.

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     db::jobs::{Job, Run, Whole},
-    model::JobId,
+    model::{JobId, JobStatus},
 };
 
 /// Which job.
@@ -35,6 +35,10 @@ pub(super) async fn run(context: &Context, args: JobArgs) -> anyhow::Result<Exit
     let Whole { job, runs } = whole;
     for (name, value) in lines(&job) {
         output::line(&format!("{name:<14}{value}"))?;
+    }
+    if matches!(job.line.status, JobStatus::Queued | JobStatus::Held) {
+        let why = db.why(args.id, context.settings.serial_gate_enabled).await.map_err(|error| explain(&error))?;
+        output::line(&format!("{:<14}{}", "why", why.sentence))?;
     }
     if !runs.is_empty() {
         output::line("")?;
@@ -64,6 +68,8 @@ fn lines(job: &Job) -> Vec<(&'static str, String)> {
     some("transient", (job.transient_count > 0).then(|| job.transient_count.to_string()));
     some("interrupted", (job.interrupted_count > 0).then(|| job.interrupted_count.to_string()));
     some("gate", job.gate.clone());
+    some("limits", job.limits.as_ref().map(|limits| limits.join(", ")));
+    some("require", job.require.as_ref().map(|labels| labels.get().to_owned()));
     some("labels", job.labels.as_ref().map(|labels| labels.get().to_owned()));
     some("dedupe key", job.dedupe_key.clone());
     some("timeout", job.timeout_seconds.map(short));

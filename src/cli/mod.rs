@@ -15,9 +15,12 @@ mod escape;
 mod exit;
 mod job;
 mod jobs;
+mod limits;
 mod logs;
 mod migrate;
 mod output;
+mod pause;
+mod project;
 mod queue;
 mod replicas;
 mod schedule;
@@ -26,6 +29,7 @@ mod set;
 mod up;
 mod wait;
 mod when;
+mod why;
 
 use std::process::ExitCode;
 
@@ -63,6 +67,8 @@ enum Command {
     Jobs(jobs::JobsArgs),
     /// Show one job, whole
     Job(job::JobArgs),
+    /// Say why a job waits, what it does, or how it ended
+    Why(why::WhyArgs),
     /// Print the output of a job's run
     Logs(logs::LogsArgs),
     /// Change when, or before which others, a job is to run
@@ -77,6 +83,16 @@ enum Command {
     Release(change::ChangeArgs),
     /// Show the queue: counts, running jobs, replicas
     Queue,
+    /// Named caps on what runs: list, set, close, open, drop
+    #[command(subcommand)]
+    Limits(limits::LimitsCommand),
+    /// Start nothing more of a project, of an agent, or at all; what runs goes on
+    Pause(pause::PauseArgs),
+    /// Let what was paused start again
+    Resume(pause::ResumeArgs),
+    /// Projects: list them, and set their rules
+    #[command(subcommand)]
+    Project(project::ProjectCommand),
     /// List replicas: what each runs, and how long its lease still holds
     Replicas(replicas::ReplicasArgs),
     /// Tell replicas to claim nothing more; what they run goes on
@@ -127,6 +143,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Enqueue(args) => block_on(enqueue::run(&context()?, args)),
         Command::Jobs(args) => block_on(jobs::run(&context()?, args)),
         Command::Job(args) => block_on(job::run(&context()?, args)),
+        Command::Why(args) => block_on(why::run(&context()?, args)),
         Command::Logs(args) => block_on(logs::run(&context()?, args)),
         Command::Set(args) => block_on(set::run(&context()?, args)),
         Command::Cancel(args) => block_on(change::run(&context()?, Change::Cancel, args)),
@@ -134,6 +151,10 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Hold(args) => block_on(change::run(&context()?, Change::Hold, args)),
         Command::Release(args) => block_on(change::run(&context()?, Change::Release, args)),
         Command::Queue => block_on(queue::run(&context()?)),
+        Command::Limits(command) => block_on(limits::run(&context()?, command)),
+        Command::Pause(args) => block_on(pause::pause(&context()?, args)),
+        Command::Resume(args) => block_on(pause::resume(&context()?, args)),
+        Command::Project(command) => block_on(project::run(&context()?, command)),
         Command::Replicas(args) => block_on(replicas::run(&context()?, args)),
         Command::Drain(args) => block_on(drain::run(&context()?, args)),
         Command::Schedule(command) => block_on(schedule::run(&context()?, command)),

@@ -11,8 +11,9 @@ use crate::{db::queue::Summary, model::JobStatus};
 pub(super) async fn run(context: &Context) -> anyhow::Result<Exit> {
     let db = context.db().await?;
     let finished = db.count_finished().await.map_err(|error| explain(&error))?;
-    let live = db.count_live().await.map_err(|error| explain(&error))?;
-    let summary = Summary::new(&live, &finished, switches(&context.settings));
+    let switches = switches(&context.settings);
+    let live = db.count_live(switches).await.map_err(|error| explain(&error))?;
+    let summary = Summary::new(&live, &finished, switches);
     if context.json {
         output::document(&summary)?;
     } else {
@@ -35,6 +36,11 @@ fn show(summary: &Summary) -> anyhow::Result<()> {
     let projects = summary.projects.iter().map(|(name, counts)| row(name, counts));
     output::table(header, projects.chain([row("(all)", &summary.counts)]))?;
     let none = || NONE.to_owned();
+    if !summary.waiting.is_empty() {
+        output::line("")?;
+        let rows = summary.waiting.iter().map(|(reason, jobs)| [reason.to_string(), jobs.to_string()]);
+        output::table(["WAITING FOR", "JOBS"], rows)?;
+    }
     if !summary.running.is_empty() {
         output::line("")?;
         let rows = summary.running.iter().map(|job| {

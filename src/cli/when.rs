@@ -1,11 +1,19 @@
 //! Points and spans of time as people write and read them: RFC 3339, `10m`, `3h`.
 
-use crate::db::jobs::When;
+use crate::db::{jobs::When, limits::Until};
 pub(super) use crate::model::{parse_positive_span, parse_span};
 
 /// `2026-07-01T08:00:00Z`, or `10m` for ten minutes from now.
 pub(super) fn parse_when(text: &str) -> Result<When, String> {
     text.parse()
+}
+
+/// `until 2026-07-01T08:00:00Z`, or until somebody says so.
+pub(super) fn until(end: Until) -> String {
+    match end {
+        Until::At(at) => format!("until {at}"),
+        Until::Opened => "until further notice".to_owned(),
+    }
 }
 
 /// An age or a rest in its largest two units: `3s`, `4m10s`, `2h05m`, `9d`.

@@ -14,8 +14,10 @@ pub mod doctor;
 mod error;
 pub mod identity;
 pub mod jobs;
+pub mod limits;
 mod lineage;
 pub mod logs;
+pub mod projects;
 pub mod prune;
 pub mod queue;
 pub mod reaper;
@@ -28,6 +30,7 @@ mod statement;
 pub mod tls;
 mod verify;
 pub mod wake;
+pub mod why;
 
 use std::time::Duration;
 
@@ -196,8 +199,10 @@ pub fn all_statements() -> impl Iterator<Item = &'static Statement> {
         doctor::STATEMENTS,
         identity::STATEMENTS,
         jobs::STATEMENTS,
+        limits::STATEMENTS,
         lineage::STATEMENTS,
         logs::STATEMENTS,
+        projects::STATEMENTS,
         prune::STATEMENTS,
         queue::STATEMENTS,
         reaper::STATEMENTS,
@@ -205,6 +210,7 @@ pub fn all_statements() -> impl Iterator<Item = &'static Statement> {
         runs::STATEMENTS,
         schedules::STATEMENTS,
         wake::STATEMENTS,
+        why::STATEMENTS,
     ]
     .into_iter()
     .flatten()

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Db, Error, Result, Statement, statement};
+use super::{Db, Error, Result, Statement, statement, why::Waiting};
 use crate::model::{JobId, JobStatus, ReplicaId, RunId, UnknownWord};
 
 const LIVE: Statement = statement!("queue/live", []);
@@ -34,8 +34,8 @@ pub struct Summary {
     pub running: Vec<RunningJob>,
     /// How long the longest waiting job that is due has been due; none where no job is due. Seconds.
     pub oldest_queued_seconds: Option<f64>,
-    /// How many jobs wait for which reason. Empty as long as reasons are not told.
-    pub waiting: BTreeMap<String, i64>,
+    /// How many jobs wait for which reason, without the zeros.
+    pub waiting: Waiting,
     /// Every replica that is live.
     pub replicas: Vec<LiveReplica>,
     /// What the reaper did and may do.
@@ -125,9 +125,11 @@ pub struct Switches {
     pub reaper_enabled: bool,
     /// The setting `impossible_queued_sanitize_enabled`.
     pub sanitize_enabled: bool,
+    /// The setting `serial_gate_enabled`: whether a job can wait for a gate at all.
+    pub serial_gate_enabled: bool,
 }
 
-/// What lives, and the totals: one snapshot of the database.
+/// What lives, the totals, and what is waited for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Live {
     projects: BTreeMap<String, Counts>,
@@ -135,6 +137,8 @@ pub struct Live {
     running: Vec<RunningJob>,
     /// As in the summary.
     pub oldest_queued_seconds: Option<f64>,
+    /// As in the summary.
+    pub waiting: Waiting,
     /// As in the summary.
     pub replicas: Vec<LiveReplica>,
     last_tick_at: Option<Timestamp>,
@@ -181,7 +185,8 @@ impl Finished {
 
 impl Db {
     /// Counts what lives.
-    pub async fn count_live(&self) -> Result<Live> {
+    pub async fn count_live(&self, switches: Switches) -> Result<Live> {
+        let waiting = self.count_waiting(switches.serial_gate_enabled).await?;
         let rows = self.query(&LIVE, &[]).await?;
         let row = rows.first().ok_or_else(|| disagreement("it returned no row"))?;
         Ok(Live {
@@ -189,6 +194,7 @@ impl Db {
             max_concurrency: row.try_get("max_concurrency")?,
             running: json(row.try_get("running")?)?,
             oldest_queued_seconds: row.try_get("oldest_queued_seconds")?,
+            waiting,
             replicas: json(row.try_get("replicas")?)?,
             last_tick_at: row.try_get("last_tick_at")?,
             reaped_total: row.try_get("reaped_total")?,
@@ -263,7 +269,7 @@ impl Summary {
             max_concurrency: live.max_concurrency,
             running: live.running.clone(),
             oldest_queued_seconds: live.oldest_queued_seconds,
-            waiting: BTreeMap::new(),
+            waiting: live.waiting.clone(),
             replicas: live.replicas.clone(),
             reaper: Reaper {
                 enabled: switches.reaper_enabled,

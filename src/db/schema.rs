@@ -189,6 +189,7 @@ async fn history(client: &Client) -> Result<Vec<Applied>> {
 async fn define(client: &mut Client) -> Result<()> {
     let transaction = client.transaction().await?;
     transaction.batch_execute(files::LOCK_TIMEOUT).await?;
+    transaction.batch_execute(files::LATE_BOUND).await?;
     for (name, sql) in DEFINITIONS {
         tracing::debug!(definition = name, "applying");
         transaction.batch_execute(sql).await?;

@@ -14,7 +14,7 @@ use tokio::sync;
 
 use crate::db::{
     self, Db,
-    queue::{Finished, Live},
+    queue::{Finished, Live, Switches},
 };
 
 /// How long a count is good for.
@@ -44,6 +44,7 @@ pub(super) struct QueueCache(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     db: Db,
+    switches: Switches,
     latest: Mutex<Option<Counted>>,
     /// Held by the one who counts.
     finished: sync::Mutex<Option<FinishedCount>>,
@@ -60,8 +61,9 @@ struct FinishedCount {
 }
 
 impl QueueCache {
-    pub(super) fn new(db: Db) -> Self {
-        Self(Arc::new(Inner { db, latest: Mutex::default(), finished: sync::Mutex::default(), whole: Arc::default() }))
+    pub(super) fn new(db: Db, switches: Switches) -> Self {
+        let (latest, finished, whole) = Default::default();
+        Self(Arc::new(Inner { db, switches, latest, finished, whole }))
     }
 
     /// Makes the first count of a day's finished jobs, so that no request waits for it. What fails is tried by the first
@@ -106,7 +108,7 @@ impl QueueCache {
         let at = Instant::now();
         // Finished first: a job that ends in between is then in neither rather than in both.
         let finished = self.count_finished(&mut known).await?;
-        let counted = Counted { live: Arc::new(self.0.db.count_live().await?), finished, at };
+        let counted = Counted { live: Arc::new(self.0.db.count_live(self.0.switches).await?), finished, at };
         *self.0.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(counted.clone());
         Ok(counted)
     }

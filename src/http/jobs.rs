@@ -15,7 +15,10 @@ use serde_json::{Value, json, value::RawValue};
 
 use super::{App, error::Problem, in_time};
 use crate::{
-    db::jobs::{Change, Filter, NewJob, Page, When, Whole},
+    db::{
+        jobs::{Change, Filter, NewJob, Page, When, Whole},
+        why::Why,
+    },
     model::{JobId, parse_positive_span, parse_span, unknown_agent},
 };
 
@@ -167,6 +170,12 @@ impl Wish {
 pub(super) async fn get(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Whole>, Problem> {
     let id = named(&id)?;
     in_time(app.db.whole_job(id)).await?.map(Json).ok_or_else(|| nobody(id))
+}
+
+/// `GET /api/v1/jobs/{id}/why`: why it waits, what it does, or how it ended.
+pub(super) async fn why(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Why>, Problem> {
+    let id = named(&id)?;
+    Ok(Json(in_time(app.db.why(id, app.info.switches.serial_gate_enabled)).await?))
 }
 
 /// `POST /api/v1/jobs/{id}/cancel`: where it stands afterwards; what runs is still running, until its owner has ended it.

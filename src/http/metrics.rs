@@ -16,7 +16,10 @@ use prometheus_client::{
 };
 
 use super::{App, error::Problem, in_time};
-use crate::{db::queue::Live, model::JobStatus};
+use crate::{
+    db::queue::Live,
+    model::{JobStatus, Reason},
+};
 
 type Seconds = Gauge<f64, AtomicU64>;
 
@@ -25,6 +28,11 @@ struct Owner {
     replica_id: String,
     replica: String,
     host: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Cause {
+    reason: String,
 }
 
 /// `GET /metrics`.
@@ -49,6 +57,12 @@ fn registry(live: &Live, lease_seconds: f64) -> Registry {
         gauge.set(live.count(status));
         registry.register(name, help, gauge);
     }
+    let waiting = Family::<Cause, Gauge>::default();
+    for reason in Reason::ALL {
+        let jobs = live.waiting.get(reason).copied().unwrap_or_default();
+        waiting.get_or_create(&Cause { reason: reason.to_string() }).set(jobs);
+    }
+    registry.register("waiting_jobs", "Jobs that wait, by what they wait for", waiting);
     let oldest = Seconds::default();
     oldest.set(live.oldest_queued_seconds.unwrap_or(0.0));
     registry.register_with_unit(

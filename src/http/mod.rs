@@ -1,4 +1,4 @@
-//! HTTP: the queue's summary, jobs, replicas, health and metrics; on loopback, or for those who show a token.
+//! HTTP: the queue's summary, jobs, limits, projects, replicas, health and metrics; on loopback, or for those who show a token.
 //!
 //! Owns the routes, who may ask, and the form of every answer, errors included. Knows the replica only from Postgres; must never
 //! import `replica`, and never lets a slow database hold a request for longer than its patience.
@@ -8,7 +8,9 @@ mod error;
 mod guard;
 mod health;
 mod jobs;
+mod limits;
 mod metrics;
+mod projects;
 mod replicas;
 mod schedules;
 mod token;
@@ -68,7 +70,7 @@ struct App {
 
 /// Serves until `shutdown`, then ends open requests.
 pub async fn serve(listener: TcpListener, db: Db, info: Info, shutdown: CancellationToken) -> io::Result<()> {
-    let app = Arc::new(App { queue: QueueCache::new(db.clone()), db, info });
+    let app = Arc::new(App { queue: QueueCache::new(db.clone(), info.switches), db, info });
     // The first count of a long day is slow; nobody should have to wait for it.
     let warm = app.clone();
     tokio::spawn(async move { warm.queue.warm_up().await });
@@ -94,10 +96,20 @@ fn routes() -> Vec<(Method, &'static str, MethodRouter<Arc<App>>)> {
         (Method::GET, "/api/v1/jobs", get(jobs::list)),
         (Method::POST, "/api/v1/jobs", post(jobs::enqueue)),
         (Method::GET, "/api/v1/jobs/{id}", get(jobs::get)),
+        (Method::GET, "/api/v1/jobs/{id}/why", get(jobs::why)),
         (Method::POST, "/api/v1/jobs/{id}/cancel", post(jobs::cancel)),
         (Method::POST, "/api/v1/jobs/{id}/retry", post(jobs::retry)),
         (Method::POST, "/api/v1/jobs/{id}/hold", post(jobs::hold)),
         (Method::POST, "/api/v1/jobs/{id}/release", post(jobs::release)),
+        (Method::GET, "/api/v1/limits", get(limits::list)),
+        (Method::POST, "/api/v1/limits", post(limits::set)),
+        (Method::POST, "/api/v1/limits/close", post(limits::close)),
+        (Method::POST, "/api/v1/limits/open", post(limits::open)),
+        (Method::POST, "/api/v1/limits/drop", post(limits::drop)),
+        (Method::POST, "/api/v1/pause", post(limits::pause)),
+        (Method::POST, "/api/v1/resume", post(limits::resume)),
+        (Method::GET, "/api/v1/projects", get(projects::list)),
+        (Method::POST, "/api/v1/projects", post(projects::set)),
         (Method::GET, "/api/v1/replicas", get(replicas::list)),
         (Method::POST, "/api/v1/replicas/{id}/drain", post(replicas::drain)),
         (Method::GET, "/api/v1/schedules", get(schedules::list)),

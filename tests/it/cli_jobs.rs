@@ -259,7 +259,7 @@ async fn the_queue_is_shown_as_http_shows_it() {
     let _running = played.claim().await.unwrap();
     let queue = orch.run(["--json", "queue"]).await.ok().json();
     assert_eq!((&queue["counts"]["queued"], &queue["counts"]["running"]), (&json!(1), &json!(1)));
-    assert_eq!((&queue["waiting"], &queue["reaper"]["enabled"]), (&json!({}), &json!(true)));
+    assert_eq!((&queue["waiting"], &queue["reaper"]["enabled"]), (&json!({"next": 1}), &json!(true)));
     let text = orch.run(["queue"]).await.ok().stdout;
     for word in ["north", "south", "played", "stage", "QUEUED", "1/4"] {
         assert!(text.contains(word), "{word} is missing in\n{text}");

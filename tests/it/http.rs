@@ -34,7 +34,7 @@ async fn served_on(db: orch::db::Db, replica: Option<ReplicaId>) -> Served {
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
     let info = Info {
-        switches: Switches { reaper_enabled: true, sanitize_enabled: false },
+        switches: Switches { reaper_enabled: true, sanitize_enabled: false, serial_gate_enabled: true },
         lease: Duration::from_secs_f64(LEASE),
         replica: watch::channel(replica).1,
         paused: watch::channel(None).1,

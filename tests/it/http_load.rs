@@ -6,6 +6,7 @@ use orch::{
     db::queue::Switches,
     http::{Info, serve},
 };
+use serde_json::json;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +44,11 @@ async fn fill(db: &TestDb) {
         ),
         "vacuum analyze orch.jobs".to_owned(),
         "vacuum analyze orch.agent_runs".to_owned(),
+        // Of five agents one is paused, and one nobody serves; of the others two jobs are next.
+        "insert into orch.replicas (replica_id, name, host, state, lease_until, max_concurrency, agents) \
+         values (gen_random_uuid(), 'r', 'h', 'live', now() + interval '1 hour', 2, '{a0,a1,a2,a3}')"
+            .to_owned(),
+        "select orch.pause('agent:a3')".to_owned(),
     ];
     for statement in statements {
         client.batch_execute(&statement).await.unwrap();
@@ -57,7 +63,7 @@ async fn a_long_history_is_summed_up_within_50_ms() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let info = Info {
-        switches: Switches { reaper_enabled: true, sanitize_enabled: true },
+        switches: Switches { reaper_enabled: true, sanitize_enabled: true, serial_gate_enabled: true },
         lease: Duration::from_mins(1),
         replica: watch::channel(None).1,
         paused: watch::channel(None).1,
@@ -74,6 +80,10 @@ async fn a_long_history_is_summed_up_within_50_ms() {
     let ended: i64 =
         ["succeeded", "failed", "cancelled"].iter().map(|status| queue["counts"][status].as_i64().unwrap()).sum();
     assert!((FINISHED / 2 - 5000..=FINISHED / 2 + 5000).contains(&ended), "{ended}");
+
+    let share = QUEUED / 5;
+    let reasons = json!({ "paused": share, "no_replica_serves_agent": share, "fair_share": 3 * share - 2, "next": 2 });
+    assert_eq!(queue["waiting"], reasons);
 
     // Of all answers from one count to the next, cached or not, the slowest.
     let mut took = Vec::new();

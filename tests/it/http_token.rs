@@ -49,7 +49,7 @@ async fn every_route_but_the_probes_wants_a_right_token() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let info = Info {
-        switches: Switches { reaper_enabled: true, sanitize_enabled: true },
+        switches: Switches { reaper_enabled: true, sanitize_enabled: true, serial_gate_enabled: true },
         lease: Duration::from_mins(1),
         replica: watch::channel(None).1,
         paused: watch::channel(None).1,

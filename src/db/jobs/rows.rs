@@ -70,6 +70,10 @@ pub struct Job {
     pub interrupted_count: i32,
     /// Its gate.
     pub gate: Option<String>,
+    /// The limits that it needs, beside those of its agent.
+    pub limits: Option<Vec<String>>,
+    /// Labels that its replica must have.
+    pub require: Option<Box<RawValue>>,
     /// Its labels.
     pub labels: Option<Box<RawValue>>,
     /// Its dedupe key.
@@ -219,6 +223,8 @@ impl Job {
             transient_count: row.try_get("transient_count")?,
             interrupted_count: row.try_get("interrupted_count")?,
             gate: row.try_get("gate")?,
+            limits: row.try_get("limits")?,
+            require: json(row, "require")?,
             labels: json(row, "labels")?,
             dedupe_key: row.try_get("dedupe_key")?,
             timeout_seconds: row.try_get("timeout_seconds")?,

@@ -33,6 +33,7 @@ pub const MIGRATIONS: &[(&str, &str)] = files!("migrations":
 /// The functions, views and triggers below `sql/schema`, in the order in which they are applied. A definition whose shape
 /// `create or replace` cannot change, or that goes, is dropped by a migration.
 pub const DEFINITIONS: &[(&str, &str)] = files!("sql/schema":
+    "functions/claim_order",
     "functions/derive_helpers",
     "functions/enqueue",
     "functions/enqueue_helpers",
@@ -51,17 +52,24 @@ pub const DEFINITIONS: &[(&str, &str)] = files!("sql/schema":
     "functions/needs",
     "functions/operate",
     "functions/operate_schedules",
+    "functions/own_wait",
     "functions/projects",
     "functions/settle_rule",
     "functions/wake",
+    "functions/why",
+    "functions/why_facts",
+    "functions/why_words",
     "functions/wishes",
+    "views/free_slots",
     "views/impossible_queued",
+    "views/lanes",
     "views/limit_holders",
     "views/limit_use",
     "views/queue",
     "views/running",
     "views/taken_gates",
     "views/violations",
+    "views/waiting",
     "triggers/events",
     "triggers/jobs",
     "triggers/replicas",
@@ -73,6 +81,9 @@ pub(super) const LOCK: i64 = 0x6f72_6368;
 
 /// What a migration waits at the most for the locks of a table that is in use.
 pub(super) const LOCK_TIMEOUT: &str = "set local lock_timeout = '5s';";
+
+/// Functions come before the views that some of them read.
+pub(super) const LATE_BOUND: &str = "set local check_function_bodies = off;";
 
 /// The schema itself, which must be there before the history.
 pub(super) const CREATE_SCHEMA: &str = "create schema if not exists orch;";
@@ -142,6 +153,7 @@ pub fn migrate_sql() -> String {
         )
         .expect("a String takes all");
     }
+    write!(script, "\n{LATE_BOUND}\n").expect("a String takes all");
     for (name, sql) in DEFINITIONS {
         write!(script, "\n-- sql/schema/{name}.sql\n{sql}\n").expect("a String takes all");
     }

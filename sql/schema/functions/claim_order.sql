@@ -1,0 +1,102 @@
+-- In which order claims take what may run, and what follows from it for each job: the ranking of sql/runs/claim.sql, for
+-- all replicas that could take the job, with no lock and as if each of them asked for as many jobs as it liked.
+--
+-- Replicas that serve the same agents and have the same labels take the same jobs, so they are one class: their lanes are
+-- ranked once, and the most slots that one of them has free say how far a claim reaches.
+
+-- A row a job near the head of the queue, at most some 4,096 a class of replicas, or, unless deep, hardly more than there
+-- are free slots; what the others wait for, orch.waiting_lanes says.
+create or replace function orch.claim_order(serial_gate boolean default true, deep boolean default true)
+returns table (job_id bigint, project text, lane bigint, reason text, ahead_of_it bigint, because_of text, replicas uuid[])
+language plpgsql stable
+set search_path = pg_catalog, orch
+as $$
+#variable_conflict use_column
+begin
+    return query
+    with rooms as materialized (
+        select u.name, u.room from orch.limit_use u where u.room > 0
+    ),
+    classes as materialized (
+        select row_number() over (order by f.agents, f.labels) as class, (array_agg(f.replica))[1] as replica,
+               max(f.free) as free, array_agg(f.replica_id) as ids, array_agg(f.free) as frees
+          from orch.free_slots f
+         group by f.agents, f.labels
+    ),
+    lanes as materialized (
+        select k.class, k.free, w.project, w.lane, w.priority, w.gate, w.needs,
+               count(*) over (partition by k.class) as lanes,
+               (select min(m.room) from rooms m where m.name = any (w.needs)) as room
+          from classes k
+          join orch.waiting_lanes w
+            on w.run_at <= now() and case when serial_gate then w.reason else w.reason_without_gates end is null
+               and orch.serves(k.replica, w.agent, w.require)
+    ),
+    candidates as materialized (
+        select l.*, c.id, c.run_at, orch.place_of(l.priority, c.run_at) as place_of
+          from lanes l
+         cross join lateral (
+            select j.id, j.run_at
+              from orch.jobs j
+             where j.claimable and j.project = l.project and j.lane = l.lane and j.run_at <= now()
+             order by j.run_at, j.id
+             limit case when serial_gate and l.gate is not null then 1
+                        when deep or l.room is not null then least(l.room, greatest(4096 / l.lanes, 1))
+                        else least(greatest(l.free, 1), greatest(4096 / l.lanes, 1)) end) c
+    ),
+    gated as materialized (
+        select c.*, case when serial_gate and c.gate is not null
+                         then row_number() over (partition by c.class, c.gate order by c.place_of, c.id) else 1 end as of_gate
+          from candidates c
+    ),
+    ranked as materialized (
+        select g.*, row_number() over (partition by g.class
+                                       order by (coalesce(r.running, 0) + g.turn - 1) / coalesce(p.weight, 1)::double precision,
+                                                g.run_at, g.id) as place
+          from (select g.*, row_number() over (partition by g.class, g.project order by g.place_of, g.id) as turn
+                  from gated g where g.of_gate = 1) g
+          left join orch.projects p on p.name = g.project
+          left join (select r.project, count(*) as running from orch.agent_runs r where r.ended_at is null group by r.project) r
+                 on r.project = g.project
+    ),
+    crowded as materialized (
+        select distinct on (t.class, t.id) t.class, t.id, t.name
+          from (select r.class, r.id, m.name, m.room, row_number() over (partition by r.class, m.name order by r.place) as turn
+                  from ranked r join rooms m on m.name = any (r.needs)) t
+         where t.turn > t.room
+         order by t.class, t.id, t.name
+    ),
+    placed as (
+        select r.class, r.id, r.project, r.lane, r.free, x.name,
+               count(*) filter (where x.id is null) over (partition by r.class order by r.place) as place
+          from ranked r
+          left join crowded x on x.class = r.class and x.id = r.id
+    ),
+    judged as (
+        select p.id, p.project, p.lane,
+               case when p.name is not null then 'limit_full'
+                    when p.place <= p.free then 'next'
+                    when p.free > 0 then 'fair_share'
+                    else 'no_free_slot' end as reason,
+               case when p.name is null then p.place - 1 end as ahead_of_it, p.name as because_of
+          from placed p
+        union all
+        select g.id, g.project, g.lane, 'serial_gate', null, g.gate from gated g where g.of_gate > 1
+    ),
+    takers as (
+        select p.id, array_agg(u.id order by u.id) as ids
+          from placed p
+          join classes k on k.class = p.class
+         cross join lateral unnest(k.ids, k.frees) u (id, free)
+         where p.name is null and p.place <= u.free
+         group by p.id
+    )
+    -- What a job waits for is what it waits for where it comes soonest.
+    select distinct on (d.id) d.id, d.project, d.lane, d.reason, d.ahead_of_it, d.because_of, t.ids
+      from judged d
+      left join takers t on t.id = d.id
+     order by d.id, array_position(array['next', 'fair_share', 'no_free_slot', 'limit_full', 'serial_gate'], d.reason),
+              d.ahead_of_it;
+end
+$$;
+comment on function orch.claim_order is 'The jobs near the head of the queue that nothing keeps from running, in what relation to the claims that take them.';
