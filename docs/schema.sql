@@ -865,11 +865,11 @@ function orch.facts_of_holder(run_id uuid)
 function orch.facts_of_limit(name text)
     returns jsonb;
 
--- What a job does that runs, or how it ended, as JSON.
+-- The jobs for which a job waits, as JSON.
 function orch.facts_of_predecessors(job orch.jobs)
-  returns jsonb
-  -- The jobs for which a job waits, as JSON.
+    returns jsonb;
 
+-- What a job does that runs, or how it ended, as JSON.
 function orch.facts_of_run(job orch.jobs)
     returns jsonb;
 
