@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     db::{Db, schedules::Schedule},
-    model::schedule::{CatchUp, Rhythm, zone},
+    model::schedule::{Answer, CatchUp, Fault, Rhythm, zone},
 };
 
 /// How many of its next ticks are shown.
@@ -39,13 +39,25 @@ pub(super) async fn one(context: &Context, db: &Db, name: &str) -> anyhow::Resul
     let now = db.clock().await.map_err(|error| explain(&error))?;
     let next_ticks = next_ticks(&schedule, now);
     if context.json {
-        output::document(&Whole { schedule: &schedule, next_ticks })?;
+        output::document(&Whole { schedule: &schedule, next_ticks: next_ticks.unwrap_or_default() })?;
         return Ok(Exit::Done);
     }
     for (name, value) in lines(&schedule) {
         output::line(&format!("{name:<14}{value}"))?;
     }
     let zone = zone::find(&schedule.time_zone).unwrap_or(TimeZone::UTC);
+    // What is wrong is said before a replica has looked.
+    let next_ticks = match next_ticks {
+        Ok(ticks) if ticks.is_empty() && !schedule.paused => {
+            output::line(&format!("{:<14}never", "next"))?;
+            ticks
+        }
+        Ok(ticks) => ticks,
+        Err(fault) => {
+            output::line(&format!("{:<14}never: {fault}", "next"))?;
+            Vec::new()
+        }
+    };
     for (place, tick) in next_ticks.iter().enumerate() {
         let at = tick.to_zoned(zone.clone()).strftime("%a %Y-%m-%d %H:%M:%S %Z");
         let wait = short(tick.duration_since(now).as_secs_f64());
@@ -58,15 +70,15 @@ pub(super) async fn one(context: &Context, db: &Db, name: &str) -> anyhow::Resul
 }
 
 /// The next ticks, as this version computes them.
-fn next_ticks(schedule: &Schedule, now: Timestamp) -> Vec<Timestamp> {
+fn next_ticks(schedule: &Schedule, now: Timestamp) -> Result<Vec<Timestamp>, Fault> {
     let rhythm = match (&schedule.cron, schedule.every_seconds) {
-        _ if schedule.paused => return Vec::new(),
+        _ if schedule.paused => return Ok(Vec::new()),
         (Some(cron), _) => Rhythm::cron(cron, &schedule.time_zone),
         (None, seconds) => {
             Rhythm::every(SignedDuration::from_secs_f64(seconds.unwrap_or_default()), schedule.anchor_at)
         }
     };
-    rhythm.map(|rhythm| rhythm.ticks_after(now).take(TICKS).collect()).unwrap_or_default()
+    Ok(rhythm?.ticks_after(now).take(TICKS).collect())
 }
 
 pub(super) async fn list(context: &Context) -> anyhow::Result<Exit> {
@@ -130,7 +142,7 @@ fn note(schedule: &Schedule) -> Option<String> {
     if let Some(seconds) = waits {
         return Some(format!("due for {}", short(seconds)));
     }
-    let last = schedule.last_answer.filter(|answer| *answer == crate::model::schedule::Answer::Skipped)?;
+    let last = schedule.last_answer.filter(|answer| *answer == Answer::Skipped)?;
     Some(format!("last tick {last}"))
 }
 
@@ -144,9 +156,13 @@ fn lines(schedule: &Schedule) -> Vec<(&'static str, String)> {
     let mut some = |name, value: Option<String>| lines.extend(value.map(|value| (name, value)));
     some("anchor", schedule.every_seconds.map(|_| schedule.anchor_at.to_string()));
     some("overlap", Some(schedule.overlap.to_string()));
-    let most = (schedule.catch_up == CatchUp::All).then(|| format!(", at most {}", schedule.catch_up_max));
-    let late = format!("late by more than {}", short(schedule.grace_seconds));
-    some("catch up", Some(format!("{}{} of those {late}", schedule.catch_up, most.unwrap_or_default())));
+    let runs = match schedule.catch_up {
+        CatchUp::Skip => "no run".to_owned(),
+        CatchUp::One => "one run".to_owned(),
+        CatchUp::All => format!("at most {} runs", schedule.catch_up_max),
+    };
+    let late = short(schedule.grace_seconds);
+    some("catch up", Some(format!("{}: {runs} for the ticks that are late by more than {late}", schedule.catch_up)));
     some("priority", (schedule.priority != 0).then(|| schedule.priority.to_string()));
     some("gate", schedule.gate.clone());
     some("limits", schedule.limits.as_ref().map(|limits| limits.join(",")));

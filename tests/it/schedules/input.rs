@@ -72,10 +72,16 @@ async fn one_that_cannot_be_read_stops_no_other_is_told_everywhere_and_ticks_onc
         .batch_execute("update orch.schedules set planned = true, next_tick_at = now() where name = 's'")
         .await
         .unwrap();
+    let orch = Orch::on(&test);
+    for (name, words) in
+        [("never", "never"), ("odd", "never: cron \"5-3 * * * *\": minute"), ("nowhere", "never: there is no")]
+    {
+        let shown = orch.run(["schedule", "show", name]).await.ok().stdout;
+        assert!(shown.contains(&format!("next          {words}")), "before any replica has looked: {shown}");
+    }
     let ticked = tick(&db).await;
     assert_eq!((ticked.fired, ticked.refused), (1, 3));
     assert_eq!(tick(&db).await.refused, 0, "they are left alone for a minute");
-    let orch = Orch::on(&test);
     let list = orch.run(["schedule", "list"]).await.ok().stdout;
     let doctor = orch.run(["doctor"]).await;
     assert_eq!(doctor.status.code(), Some(1));
