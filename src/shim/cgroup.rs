@@ -70,6 +70,15 @@ impl Home {
         Group(self.0.join(run_id.to_string()))
     }
 
+    /// Whether the groups made here have this file, which their controller brings.
+    pub(super) fn hands_down(&self, file: &str) -> bool {
+        self.make_group(RunId::new()).is_ok_and(|group| {
+            let has = group.path().join(file).exists();
+            group.remove();
+            has
+        })
+    }
+
     /// Removes the place if no group is left in it.
     pub(super) fn leave(&self) {
         let _others_live_here = fs::remove_dir(&self.0).and_then(|()| self.0.parent().map_or(Ok(()), fs::remove_dir));
@@ -95,7 +104,7 @@ const fn separator(before: &str) -> &'static str {
 }
 
 /// The state directory's name in the tree: the same wherever it is mounted, different for a copy.
-fn name(state_dir: &Path) -> io::Result<String> {
+pub(super) fn name(state_dir: &Path) -> io::Result<String> {
     let metadata = fs::metadata(state_dir)?;
     Ok(format!("{:x}-{:x}", metadata.dev(), metadata.ino()))
 }
@@ -111,11 +120,16 @@ fn v2_mount(mounts: &str) -> Option<(PathBuf, String)> {
         if !kind.starts_with("cgroup2 ") {
             return None;
         }
-        let mut fields = place.split(' ').skip(3);
-        let (root, mount) = (fields.next()?, fields.next()?);
-        // The kernel writes a space in a name as \040.
-        Some((PathBuf::from(mount.replace("\\040", " ")), root.replace("\\040", " ")))
+        mount_of(place)
     })
+}
+
+/// Mount point, and which part of the file system is mounted there, in the first half of a line of mountinfo.
+pub(super) fn mount_of(place: &str) -> Option<(PathBuf, String)> {
+    let mut fields = place.split(' ').skip(3);
+    let (root, mount) = (fields.next()?, fields.next()?);
+    // The kernel writes a space in a name as \040.
+    Some((PathBuf::from(mount.replace("\\040", " ")), root.replace("\\040", " ")))
 }
 
 fn v2_path(own: &str) -> Option<&str> {
@@ -262,7 +276,7 @@ impl AsFd for Events {
     }
 }
 
-fn value_of(text: &str, key: &str) -> Option<u64> {
+pub(super) fn value_of(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 

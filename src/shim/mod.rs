@@ -21,6 +21,7 @@
 //! When a tree is told to end (the lease, a timeout, silence) is decided by `model::fence`. This room knows no database.
 
 mod birth;
+mod bounds;
 mod cgroup;
 pub mod client;
 mod clock;

@@ -30,6 +30,7 @@ use nix::{
 };
 
 use super::{
+    bounds::Hierarchies,
     cgroup::{Home, boot_id},
     hold, process,
     protocol::{Exit, Report, SpawnError},
@@ -53,6 +54,8 @@ pub(super) struct Inheritance {
     pub(super) boot_id: String,
     /// Where cgroups can be made, or why not.
     pub(super) home: Result<Home, String>,
+    /// Where limits of a tree can be had beside it.
+    pub(super) hierarchies: Hierarchies,
 }
 
 struct Spawner {
@@ -80,13 +83,15 @@ pub(super) fn run(state_dir: PathBuf, lock_wait: Duration) -> io::Result<()> {
     children.thread_block()?;
     let signals = SignalFd::with_flags(&children, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
     let lock = take_lock(&state_dir.join("spawner.lock"), lock_wait)?;
-    let inheritance = Inheritance { home: Home::find(&state_dir), boot_id: boot_id(), state_dir };
+    let (home, hierarchies) = (Home::find(&state_dir), Hierarchies::find(&state_dir));
+    let inheritance = Inheritance { home, hierarchies, boot_id: boot_id(), state_dir };
     let mut spawner = Spawner { socket, signals, inheritance, shims: HashSet::new(), reap_again: false, _lock: lock };
     send(spawner.socket.as_raw_fd(), READY, MsgFlags::MSG_NOSIGNAL)?;
     while spawner.turn()? {}
     if let Ok(home) = &spawner.inheritance.home {
         home.leave();
     }
+    spawner.inheritance.hierarchies.leave();
     Ok(())
 }
 

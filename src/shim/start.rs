@@ -6,7 +6,7 @@
 use std::{
     convert::Infallible,
     ffi::CString,
-    io,
+    fs, io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
     path::{Path, PathBuf},
     time::Duration,
@@ -53,6 +53,7 @@ pub(super) struct Program {
     payload: PathBuf,
     kill_grace: Duration,
     rlimits: Vec<(Resource, u64)>,
+    doors: Vec<PathBuf>,
 }
 
 /// The descriptors that the program, and what is said about its start, go by.
@@ -145,6 +146,7 @@ impl Program {
             payload: dir.payload_path(),
             kill_grace: Duration::from_millis(spec.kill_grace_ms),
             rlimits: Vec::new(),
+            doors: Vec::new(),
         })
     }
 
@@ -156,11 +158,17 @@ impl Program {
     /// Takes all limits back.
     pub(super) fn forget_limits(&mut self) {
         self.rlimits.clear();
+        self.doors.clear();
     }
 
     /// Adds a limit that the kernel holds for the process (or the user), not for the tree.
     pub(super) fn limit(&mut self, resource: Resource, value: u64) {
         self.rlimits.push((resource, value));
+    }
+
+    /// Has it be in the groups to which these lead.
+    pub(super) fn enter(&mut self, doors: Vec<PathBuf>) {
+        self.doors = doors;
     }
 
     /// Becomes the program, in a fresh child. `parent` is who it must still be the child of; with `greet` it says its pid
@@ -179,6 +187,10 @@ impl Program {
             sys::place(fd.as_fd(), number).map_err(|error| failure("connect the standard streams", error))?;
         }
         self.set_limits().map_err(|error| failure("set the limits", error))?;
+        for door in &self.doors {
+            // Whoever writes 0 means himself, in every namespace.
+            fs::write(door, "0").map_err(|error| failure(format_args!("enter {}", door.display()), error))?;
+        }
         self.change_user().map_err(|error| failure(format_args!("become user {:?}", self.user), error))?;
         // After the change of user, which clears it. Whoever died before it was set is no longer the parent.
         prctl::set_pdeathsig(Signal::SIGKILL).map_err(|error| failure("follow the shim", error))?;

@@ -14,7 +14,11 @@ use std::{
 use nix::sys::wait::{WaitStatus, waitpid};
 use serde::{Deserialize, Serialize};
 
-use super::{cgroup::Home, pidns, sys};
+use super::{
+    bounds::{Controller, Hierarchies},
+    cgroup::Home,
+    pidns, sys,
+};
 use crate::model::{Containment, RunId};
 
 /// What a run can be held by here.
@@ -26,6 +30,10 @@ pub struct Survey {
     pub available: Vec<Containment>,
     /// Why each of the others cannot.
     pub refused: Vec<(Containment, String)>,
+    /// Whether `memory_max` can be had for a run's whole tree.
+    pub limits_memory: bool,
+    /// Whether `pids_max` can.
+    pub limits_pids: bool,
 }
 
 /// Tries every containment, as a spawner of `exe` (see [`super::client::own_exe`]) for this state directory would.
@@ -42,16 +50,18 @@ pub fn best_containment(exe: &Path, state_dir: &Path) -> io::Result<Survey> {
 /// The process that is asked: prints the survey as JSON.
 pub(super) fn print(state_dir: &Path) -> io::Result<()> {
     let home = Home::find(state_dir);
-    let survey = try_all(&home);
+    let hierarchies = Hierarchies::find(state_dir);
+    let survey = try_all(&home, &hierarchies);
     if let Ok(home) = home {
         home.leave();
     }
+    hierarchies.leave();
     let mut out = io::stdout();
     serde_json::to_writer(&mut out, &survey)?;
     out.flush()
 }
 
-fn try_all(home: &Result<Home, String>) -> Survey {
+fn try_all(home: &Result<Home, String>, hierarchies: &Hierarchies) -> Survey {
     let (mut available, mut refused) = (Vec::new(), Vec::new());
     let cgroup = home.clone().and_then(|home| try_cgroup(&home).map_err(|error| error.to_string()));
     let pidns = try_pidns().map_err(|error| error.to_string());
@@ -62,7 +72,12 @@ fn try_all(home: &Result<Home, String>) -> Survey {
         }
     }
     available.push(Containment::Sweep);
-    Survey { best: available[0], available, refused }
+    // In the run's own cgroup only where that is what holds it.
+    let best = available[0];
+    let own = |file| best == Containment::Cgroup && home.as_ref().is_ok_and(|home| home.hands_down(file));
+    let limits_memory = own("memory.max") || hierarchies.has(Controller::Memory);
+    let limits_pids = own("pids.max") || hierarchies.has(Controller::Pids);
+    Survey { best, available, refused, limits_memory, limits_pids }
 }
 
 fn try_cgroup(home: &Home) -> io::Result<()> {

@@ -14,6 +14,7 @@ use std::{
 use nix::sys::signal::Signal;
 
 use super::{
+    bounds::Hierarchies,
     cgroup::{Group, Home, boot_id},
     note::{Note, Place},
     process::{Process, each_with_environment},
@@ -72,6 +73,7 @@ pub fn sweep(dir: &RunDir, lock: &RunLock) -> io::Result<Swept> {
             if let Some(group) = &group {
                 group.remove();
             }
+            Hierarchies::find(dir.state_dir()).remove(dir.run_id());
             return Ok(Swept { killed: seen.len() as u32, remaining });
         }
         if Instant::now() >= deadline {

@@ -22,6 +22,7 @@ use nix::{
 
 use super::{
     birth::{Birth, News},
+    bounds::Bounds,
     clock::{Alarm, now},
     hold::Held,
     lease::Lease,
@@ -61,6 +62,7 @@ struct Run<'a> {
     signals: &'a SignalFd,
     alarm: Alarm,
     tree: Tree,
+    bounds: Bounds,
     birth: Option<Birth>,
     output: Option<File>,
     spool: Spool,
@@ -113,6 +115,7 @@ pub(super) fn tend(
         signals,
         alarm,
         tree: planted.tree,
+        bounds: planted.bounds,
         birth: Some(birth),
         output: Some(output),
         spool: Spool::new(run, spec.log_cap),

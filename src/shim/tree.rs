@@ -14,6 +14,7 @@ use nix::{
 };
 
 use super::{
+    bounds::{Bounds, Controller},
     cgroup::{Events, Group, Usage},
     note::{Note, Place},
     pidns::Init,
@@ -45,6 +46,8 @@ pub(super) struct Planted {
     pub(super) tree: Tree,
     /// The main process, where it is the shim's own child. In a namespace it says its pid itself.
     pub(super) main: Option<Pid>,
+    /// Limits of it beside what holds it.
+    pub(super) bounds: Bounds,
     /// Wishes that could not be had as asked.
     pub(super) remarks: Vec<String>,
 }
@@ -75,16 +78,24 @@ pub(super) fn plant(
     let mut refusals = Vec::new();
     for containment in demanded.unwrap_or(Containment::ALL) {
         program.forget_limits();
-        let mut planting = Planting { spec, inheritance, lock, program: &mut program, streams, remarks: Vec::new() };
+        let (bounds, remarks) = (Bounds::default(), Vec::new());
+        let mut planting = Planting { spec, inheritance, lock, program: &mut program, streams, bounds, remarks };
         let outcome = match containment {
             Containment::Cgroup => planting.in_cgroup(),
             Containment::Pidns => planting.in_namespace(),
             Containment::Sweep => planting.below_shim(),
         };
         match outcome {
-            Ok((tree, main)) => return Ok(Planted { tree, main, remarks: planting.remarks }),
-            Err(Refusal::Failed(error)) => return Err(error),
-            Err(Refusal::Unavailable(reason)) => refusals.push(format!("containment {containment}: {reason}")),
+            Ok((tree, main)) => {
+                return Ok(Planted { tree, main, bounds: planting.bounds, remarks: planting.remarks });
+            }
+            Err(refusal) => {
+                planting.bounds.remove();
+                match refusal {
+                    Refusal::Failed(error) => return Err(error),
+                    Refusal::Unavailable(reason) => refusals.push(format!("containment {containment}: {reason}")),
+                }
+            }
         }
     }
     Err(SpawnError { temporary: false, message: refusals.join("; ") })
@@ -96,6 +107,7 @@ struct Planting<'a> {
     lock: &'a File,
     program: &'a mut Program,
     streams: &'a Streams,
+    bounds: Bounds,
     remarks: Vec<String>,
 }
 
@@ -155,9 +167,16 @@ impl Planting<'_> {
         Ok(note.map_err(|error| failure("write the shim's note", error))?)
     }
 
-    /// What the kernel holds for a process or a user instead of for the tree, and says so.
+    /// Limits for which the run's own cgroup, if it has one, lacks the controller: from a v1 tree, else what the kernel holds
+    /// for a process or a user instead, which is said.
     fn limit_without_controller(&mut self, memory: bool, pids: bool) {
-        if let Some(max) = self.spec.memory_max.filter(|_| memory) {
+        let (places, run_id) = (&self.inheritance.hierarchies, self.spec.run_id);
+        let memory = self.spec.memory_max.filter(|_| memory);
+        let memory = memory.filter(|max| !self.bounds.add(places, run_id, Controller::Memory, *max));
+        let pids = self.spec.pids_max.filter(|_| pids);
+        let pids = pids.filter(|max| !self.bounds.add(places, run_id, Controller::Pids, *max));
+        self.program.enter(self.bounds.doors());
+        if let Some(max) = memory {
             // Not RLIMIT_AS: address space that is only reserved would count, and many runtimes reserve a lot.
             self.program.limit(Resource::RLIMIT_DATA, max);
             self.remarks.push(
@@ -165,7 +184,7 @@ impl Planting<'_> {
                     .to_owned(),
             );
         }
-        if let Some(max) = self.spec.pids_max.filter(|_| pids) {
+        if let Some(max) = pids {
             if self.program.has_user_of_its_own() {
                 self.program.limit(Resource::RLIMIT_NPROC, max);
                 self.remarks.push(

@@ -14,6 +14,7 @@ mod case;
 mod container;
 mod disk;
 mod failpoints;
+mod group;
 mod hand;
 mod kept;
 mod network;

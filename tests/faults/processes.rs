@@ -117,6 +117,11 @@ pub(crate) fn descriptors(pid: i32) -> usize {
     fs::read_dir(proc(pid).join("fd")).into_iter().flatten().count()
 }
 
+/// Sends a signal to a process that may have ended.
+pub(crate) fn signal_if_there(pid: i32, signal: Signal) {
+    let _it_has_ended = kill(Pid::from_raw(pid), signal);
+}
+
 /// Sends a signal to a process that must exist.
 pub(crate) fn signal(pid: i32, signal: Signal) {
     kill(Pid::from_raw(pid), signal).unwrap_or_else(|error| panic!("{signal} to {pid}: {error}"));

@@ -82,12 +82,18 @@ const TABLE: &[Row] = table! {
     r23_daemons::fenced_in_a_cgroup, gate, [CgroupKill];
     r23_daemons::fenced_in_a_pid_namespace, gate, [PidNamespace];
     r23_daemons::fenced_with_a_sweep, gate, [];
+    r24_fork_bomb::in_a_cgroup, long, [CgroupKill, PidsController];
+    r24_fork_bomb::in_a_pid_namespace, long, [PidNamespace, PidsController];
+    r24_fork_bomb::with_a_sweep, long, [PidsController];
     r26_no_resources::fork_says_eagain, gate, [Root];
     r26_no_resources::no_descriptor_is_left, gate, [];
     r26_no_resources::descriptors_run_out_in_the_shim, gate, [];
     r27_cannot_start::every_way_ends_the_job_at_once, gate, [];
     r28_zombies::ten_thousand_runs_leave_none, gate, [];
     r28_zombies::a_thousand_dead_children_are_collected, gate, [];
+    r29_out_of_memory::in_a_cgroup, long, [CgroupKill, MemoryController];
+    r29_out_of_memory::in_a_pid_namespace, long, [PidNamespace, MemoryController];
+    r29_out_of_memory::with_a_sweep, long, [MemoryController];
     r30_log_flood::the_cap_holds_and_heartbeats_are_on_time, gate, [];
     r31_open_stdout::a_grandchild_cannot_hold_a_run_open, gate, [];
     r32_disk_full::nothing_is_lost_or_stuck, gate, [Root];

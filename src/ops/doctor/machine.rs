@@ -7,7 +7,7 @@ use nix::sys::statvfs::statvfs;
 use super::{Finding, Verdict};
 use crate::{
     model::Containment,
-    shim::client::{best_containment, own_exe},
+    shim::client::{Survey, best_containment, own_exe},
 };
 
 /// Less free space than this is said; results and output need some.
@@ -19,18 +19,35 @@ const TOO_LITTLE: u64 = 16 << 20;
 /// Looks at this machine. Blocks for some milliseconds.
 #[must_use]
 pub fn examine_machine(state_dir: &Path) -> Vec<Finding> {
-    let mut findings = vec![containment(state_dir), directory(state_dir)];
+    let mut findings = match best_containment(&own_exe(), state_dir) {
+        Ok(survey) => vec![containment(&survey), limits(survey.limits_memory, survey.limits_pids)],
+        Err(error) => {
+            vec![Finding::new("containment", Verdict::Wrong, format!("no run can be started here: {error}"))]
+        }
+    };
+    findings.push(directory(state_dir));
     findings.extend(space(state_dir));
     findings
 }
 
-fn containment(state_dir: &Path) -> Finding {
-    let survey = match best_containment(&own_exe(), state_dir) {
-        Ok(survey) => survey,
-        Err(error) => {
-            return Finding::new("containment", Verdict::Wrong, format!("no run can be started here: {error}"));
-        }
-    };
+/// What `memory_max` and `pids_max` of an agent mean here.
+fn limits(memory: bool, pids: bool) -> Finding {
+    let without = |name: &str, instead: &str| format!("{name} {instead}, since no cgroup controller for it can be had");
+    let missing: Vec<String> = [
+        (!memory).then(|| without("memory_max", "holds for the private memory of each process")),
+        (!pids).then(|| without("pids_max", "holds for all processes of the agent's user, and without one not at all")),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if missing.is_empty() {
+        Finding::new("limits", Verdict::Ok, "memory_max and pids_max hold for a run's whole tree")
+    } else {
+        Finding::new("limits", Verdict::Note, missing.join("; "))
+    }
+}
+
+fn containment(survey: &Survey) -> Finding {
     let refused: Vec<String> = survey.refused.iter().map(|(which, why)| format!("no {which}: {why}")).collect();
     let refused = if refused.is_empty() { String::new() } else { format!(" ({})", refused.join("; ")) };
     match survey.best {
@@ -96,6 +113,13 @@ fn judge_space(free: u64) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn limits_that_do_not_hold_for_a_tree_are_said() {
+        assert_eq!(limits(true, true).verdict, Verdict::Ok);
+        let said = limits(true, false);
+        assert!(said.verdict == Verdict::Note && said.what.starts_with("pids_max") && !said.what.contains("memory"));
+    }
 
     #[test]
     fn little_space_is_said_and_too_little_is_wrong() {

@@ -142,7 +142,7 @@ impl Run<'_> {
             Some(End::Signal(signal)) => exit.signal = Some(signal),
             None => {}
         }
-        let usage = self.tree.usage();
+        let usage = self.bounds.complete(self.tree.usage());
         if let Ok(children) = getrusage(UsageWho::RUSAGE_CHILDREN) {
             let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
             exit.user_cpu_seconds = usage.user_seconds.unwrap_or_else(|| seconds(children.user_time()));
@@ -156,6 +156,7 @@ impl Run<'_> {
             exit.result = read_result(&self.held.directory);
         }
         self.tree.remove();
+        self.bounds.remove();
         exit
     }
 }

@@ -32,6 +32,12 @@ pub(crate) enum Capability {
     PgBouncer,
     /// `libfaketime`, to give a program another time of day.
     FakeTime,
+    /// A cgroup v1 tree with the pids controller, in which groups can be made.
+    PidsController,
+    /// Likewise with the memory controller.
+    MemoryController,
+    /// Likewise with the freezer.
+    Freezer,
     /// `cc`, to make a library that is put before the system's own.
     Compiler,
 }
@@ -51,6 +57,9 @@ impl Capability {
             }
             Self::PgBouncer => programs(&["pgbouncer"]),
             Self::FakeTime => fake_time_library().is_none().then(|| "it needs libfaketime".to_owned()),
+            Self::PidsController => v1_controller("pids"),
+            Self::MemoryController => v1_controller("memory"),
+            Self::Freezer => v1_controller("freezer"),
             Self::Compiler => programs(&["cc"]),
             Self::PgDump => programs(&["pg_dump", "pg_restore"]),
         }
@@ -65,6 +74,21 @@ pub(crate) fn installed_postgres() -> Option<PathBuf> {
     debian.sort();
     let mut places = std::env::split_paths(&path).chain(debian.into_iter().rev());
     places.find(|place| ["initdb", "pg_ctl", "pg_basebackup"].into_iter().all(|program| place.join(program).exists()))
+}
+
+/// Where the cgroup v1 tree of this controller is mounted.
+pub(crate) fn v1_hierarchy(controller: &str) -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let has = |options: &str| options.split(',').any(|option| option == controller);
+    mounts.find(|words| words.get(2) == Some(&"cgroup") && has(words[3])).map(|words| PathBuf::from(words[1]))
+}
+
+fn v1_controller(name: &str) -> Option<String> {
+    let Some(tree) = v1_hierarchy(name) else { return Some(format!("no cgroup v1 tree has the controller {name}")) };
+    let probe = tree.join(format!("orch-test-probe-{}", std::process::id()));
+    let made = fs::create_dir(&probe).and_then(|()| fs::remove_dir(&probe));
+    made.err().map(|error| format!("no cgroup can be made in {}: {error}", tree.display()))
 }
 
 /// The library that gives programs with threads another time of day, where Debian puts it.

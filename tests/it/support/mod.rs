@@ -17,7 +17,9 @@ mod orch;
 mod server;
 mod sweep;
 
-pub(crate) use capability::{Capability, fake_time_library, installed_postgres, lacking, not_run, requires};
+pub(crate) use capability::{
+    Capability, fake_time_library, installed_postgres, lacking, not_run, requires, v1_hierarchy,
+};
 pub(crate) use cluster::{Cluster, Elsewhere};
 pub(crate) use database::TestDb;
 pub(crate) use eventually::{eventually, eventually_within};
