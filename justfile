@@ -35,6 +35,6 @@ mutations *ARGS:
 shapes:
     ORCH_UPDATE_COMMITTED=1 cargo test --locked --test it -- statements:: schema::
 
-# Runs of /bin/true a second, beside the bare spawn loop of this machine.
-bench:
-    cargo run --release --locked -- bench run
+# What orch does beside what this machine can do; `just bench engine latency` for some of it.
+bench *ARGS:
+    cargo run --release --locked -- bench {{ARGS}}

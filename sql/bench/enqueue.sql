@@ -6,4 +6,5 @@
 -- guard: none; the database is the bench's own
 -- index: none
 select min(e.id) as first, max(e.id) as last
-  from (select orch.enqueue($1, project => 'bench') as id from generate_series(1::bigint, $2)) e
+  from orch.enqueue_many(
+           (select jsonb_agg(jsonb_build_object('agent', $1, 'project', 'bench')) from generate_series(1::bigint, $2))) as e (id)

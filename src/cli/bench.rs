@@ -1,52 +1,94 @@
-//! `orch bench run`: runs of `/bin/true` a second through the whole system, beside what this machine does without it.
+//! `orch bench`: figures of the whole system, each beside its ceiling on this machine, as a table in Markdown or as JSON.
 
 use anyhow::bail;
-use clap::{Args, Subcommand};
+use clap::{Args, ValueEnum};
 
 use super::{context::Context, exit::Exit, output};
-use crate::ops::bench;
+use crate::ops::bench::{self, What};
 
-/// What to measure.
-#[derive(Debug, Subcommand)]
-pub(super) enum BenchCommand {
-    /// Runs of /bin/true a second, from the queue to the settled row, beside a bare spawn loop
-    Run(RunArgs),
-}
-
-/// How to measure it.
+/// What to measure, and how.
 #[derive(Debug, Args)]
-pub(super) struct RunArgs {
-    /// Runs in each round
-    #[arg(long, default_value_t = 2000)]
-    runs: usize,
-    /// How many at a time
-    #[arg(long, default_value_t = 8)]
-    concurrency: usize,
-    /// Rounds; the figure is their median
+pub(super) struct BenchArgs {
+    /// What to measure; everything where nothing is named
+    what: Vec<Name>,
+    /// Rounds; a figure is their median
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// Jobs of a round that do nothing
+    #[arg(long, default_value_t = 20_000)]
+    jobs: usize,
+    /// Runs of /bin/true in a round
+    #[arg(long, default_value_t = 2000)]
+    runs: usize,
+    /// How many of those at a time
+    #[arg(long, default_value_t = 8)]
+    concurrency: usize,
+    /// Jobs of a round whose start is timed
+    #[arg(long, default_value_t = 200)]
+    samples: usize,
+    /// Queued jobs from which a claim is timed, beside 10,000
+    #[arg(long, value_delimiter = ',', default_values_t = [1_000_000, 10_000_000])]
+    depths: Vec<usize>,
+    /// Jobs that have come and gone when a claim is timed
+    #[arg(long, default_value_t = 500_000)]
+    churn: usize,
 }
 
-pub(super) async fn run(context: &Context, command: BenchCommand) -> anyhow::Result<Exit> {
-    let BenchCommand::Run(args) = command;
-    if [args.runs, args.concurrency, args.rounds].contains(&0) {
-        bail!("--runs, --concurrency and --rounds must be at least 1");
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Name {
+    /// Jobs a second that do nothing, through one replica and four, beside the same statements without the loops
+    Engine,
+    /// Runs of /bin/true a second, from the queue to the settled row, beside a bare spawn loop
+    Run,
+    /// Milliseconds from the enqueue to the start of the process, beside NOTIFY, claim and spawn in one loop
+    Latency,
+    /// Jobs enqueued a second: one by one with wake-ups beside without, in bulk beside COPY
+    Enqueue,
+    /// Milliseconds of a claim from a deep queue, beside a shallow one
+    Depth,
+    /// Milliseconds of a claim after many jobs have come and gone, also under an old snapshot, beside a fresh queue
+    Rot,
+    /// Milliseconds of a claim with many projects, beside one
+    Projects,
+    /// Statements a second of an idle replica
+    Idle,
+}
+
+impl From<Name> for What {
+    fn from(name: Name) -> Self {
+        match name {
+            Name::Engine => Self::Engine,
+            Name::Run => Self::Run,
+            Name::Latency => Self::Latency,
+            Name::Enqueue => Self::Enqueue,
+            Name::Depth => Self::Depth,
+            Name::Rot => Self::Rot,
+            Name::Projects => Self::Projects,
+            Name::Idle => Self::Idle,
+        }
     }
-    let options = bench::Options { runs: args.runs, concurrency: args.concurrency, rounds: args.rounds };
-    let figure = bench::run(context.settings.clone(), &context.database()?.server, options).await?;
+}
+
+pub(super) async fn run(context: &Context, args: BenchArgs) -> anyhow::Result<Exit> {
+    if [args.rounds, args.jobs, args.runs, args.concurrency, args.samples].contains(&0) {
+        bail!("--rounds, --jobs, --runs, --concurrency and --samples must be at least 1");
+    }
+    let options = bench::Options {
+        rounds: args.rounds,
+        jobs: args.jobs,
+        runs: args.runs,
+        concurrency: args.concurrency,
+        samples: args.samples,
+        depths: args.depths,
+        churn: args.churn,
+    };
+    let named: Vec<What> = args.what.into_iter().map(What::from).collect();
+    let what = if named.is_empty() { bench::EVERYTHING } else { &named };
+    let figures = bench::measure(&context.settings, &context.database()?.server, what, &options).await?;
     if context.json {
-        output::document(&figure)?;
+        output::document(&figures)?;
     } else {
-        output::line(&format!(
-            "{}: {:.0} a second, {:.2} of the bare spawn loop's {:.0} a second ({} at a time, median of {} rounds of {})",
-            figure.name,
-            figure.per_second,
-            figure.ratio,
-            figure.ceiling_per_second,
-            args.concurrency,
-            args.rounds,
-            args.runs
-        ))?;
+        output::write(bench::markdown(&figures).as_bytes())?;
     }
     Ok(Exit::Done)
 }

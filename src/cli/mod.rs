@@ -105,9 +105,8 @@ enum Command {
     /// Look at the settings
     #[command(subcommand)]
     Config(config::ConfigCommand),
-    /// Measure the whole system
-    #[command(subcommand)]
-    Bench(bench::BenchCommand),
+    /// Measure the whole system beside what this machine can do, in a database of its own
+    Bench(bench::BenchArgs),
     /// Print a shell's completions
     Completions(completions::CompletionsArgs),
 }
@@ -159,7 +158,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Drain(args) => block_on(drain::run(&context()?, args)),
         Command::Schedule(command) => block_on(schedule::run(&context()?, command)),
         Command::Doctor(args) => block_on(doctor::run(&context()?, args)),
-        Command::Bench(command) => block_on(bench::run(&context()?, command)),
+        Command::Bench(args) => block_on(bench::run(&context()?, args)),
     }
 }
 

@@ -152,6 +152,7 @@ async fn serve(settings: Settings, held: Held, database: &Database, shutdown: Sh
         }
     };
     let start = replica::Start {
+        executor: replica::Executor::Processes,
         settings,
         db,
         renewals,

@@ -89,6 +89,12 @@ impl Server {
         Ok((made.client, made.task))
     }
 
+    /// As [`Server::connect`], with one message for each notification that the connection hears.
+    pub async fn connect_hearing(&self) -> Result<(Client, mpsc::UnboundedReceiver<()>)> {
+        let (made, _) = self.make(None).await?;
+        Ok((made.client, made.heard))
+    }
+
     /// Boxed: what waits for it has a future that is large enough.
     pub(super) fn make<'a>(&'a self, witness: Option<&'a Witness>) -> BoxFuture<'a, Result<(Made, Option<u32>)>> {
         self.make_on_any(witness).boxed()

@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    Agents, Start, local::LocalRuns, outage::Outage, pulse::Pulses, settle, ship, slots::Slots, stamp, state_dir,
-    wake::Wake,
+    Agents, Executor, Start, local::LocalRuns, outage::Outage, pulse::Pulses, settle, ship, slots::Slots, stamp,
+    state_dir, wake::Wake,
 };
 use crate::{
     config::Settings,
@@ -36,6 +36,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Boot {
     replica_id: ReplicaId,
+    executor: Executor,
     settings: Settings,
     db: Db,
     spawner: Spawner,
@@ -79,6 +80,7 @@ impl Boot {
         let (shipper, logs) = ship::Shipper::new(&start.settings, start.db.clone());
         let boot = Self {
             replica_id: ReplicaId::new(),
+            executor: start.executor,
             settings: start.settings.clone(),
             db: start.db.clone(),
             spawner,
@@ -109,6 +111,10 @@ impl Boot {
     #[must_use]
     pub fn replica_id(&self) -> ReplicaId {
         self.replica_id
+    }
+
+    pub(super) const fn executor(&self) -> Executor {
+        self.executor
     }
 
     pub(super) fn settings(&self) -> &Settings {

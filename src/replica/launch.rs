@@ -8,7 +8,7 @@ use std::{io, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 use tracing::{error, warn};
 
-use super::{Boot, give_up, local::Order, outcome, settle::Settled, ship, slots::Slot};
+use super::{Boot, Executor, give_up, local::Order, outcome, settle::Settled, ship, slots::Slot};
 use crate::{
     agents::{self, Agent, JobFacts},
     db::runs::{Claimed, Ending, Owned, Process},
@@ -24,9 +24,19 @@ use crate::{
 pub(super) async fn run(boot: Arc<Boot>, claimed: Claimed, orders: watch::Receiver<Option<Order>>, slot: Slot) {
     let run_id = claimed.owned.run_id();
     let dir = RunDir::new(&boot.settings().state_dir, run_id);
-    ship::begin(&boot, run_id);
-    let (ending, handle) = execute(&boot, &claimed, &dir, orders).await;
-    finish(&boot, claimed.owned, ending, handle, dir).await;
+    match boot.executor() {
+        Executor::Processes => {
+            ship::begin(&boot, run_id);
+            let (ending, handle) = execute(&boot, &claimed, &dir, orders).await;
+            finish(&boot, claimed.owned, ending, handle, dir).await;
+        }
+        Executor::Nothing => {
+            boot.local().settling(run_id);
+            let ending = Ending { error: None, ..Ending::bare(Outcome::Succeeded, ClosedBy::Owner, "") };
+            super::settle::settle(&boot, claimed.owned.ended(ending)).await;
+            boot.local().end(run_id);
+        }
+    }
     drop(slot);
     boot.claim_nudge.notify_one();
 }

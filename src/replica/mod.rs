@@ -58,9 +58,20 @@ pub struct Shutdown {
 /// The agents that a replica serves, exchanged whole when the file is read again.
 pub type Agents = Arc<BTreeMap<String, Agent>>;
 
+/// What is done for a claimed job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Executor {
+    /// The agent's command, under the spawner and a shim.
+    Processes,
+    /// Nothing, at once and well: `orch bench engine` measures what is left.
+    Nothing,
+}
+
 /// What a replica is started with.
 #[derive(Debug)]
 pub struct Start {
+    /// What is done for a job.
+    pub executor: Executor,
     /// Every setting.
     pub settings: Settings,
     /// The pool.

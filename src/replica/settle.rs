@@ -18,8 +18,10 @@ use crate::{
 /// The most runs of one settle.
 const BATCH: usize = 200;
 
-/// The pause before a settle whose row was busy is sent again.
+/// The pause before a settle whose row was busy is sent again doubles up to this: mostly another's claim had looked at the
+/// row while it was queued, and lets go of it when it commits.
 const AGAIN: Duration = Duration::from_millis(100);
+const SOON: Duration = Duration::from_millis(3);
 
 /// The pause before a refused settle is sent again doubles up to five minutes.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
@@ -35,6 +37,8 @@ pub(super) struct Request {
 #[derive(Debug)]
 struct Waiter {
     answer: oneshot::Sender<Settled>,
+    /// How often the row was busy.
+    busy: u32,
     /// How often the database refused.
     refusals: u32,
 }
@@ -74,7 +78,7 @@ impl Settled {
 /// Settles one run, however long it takes.
 pub(super) async fn settle(boot: &Boot, settlement: Settlement) -> Settled {
     let (answer, answered) = oneshot::channel();
-    if boot.settlements().send(Request { settlement, waiter: Waiter { answer, refusals: 0 } }).is_ok()
+    if boot.settlements().send(Request { settlement, waiter: Waiter { answer, busy: 0, refusals: 0 } }).is_ok()
         && let Ok(settled) = answered.await
     {
         return settled;
@@ -137,7 +141,11 @@ fn deal_with(boot: &Boot, answer: Answer, waiting: &mut HashMap<RunId, Waiter>) 
     };
     if let Some(mut waiter) = waiting.remove(&settlement.run_id()) {
         let pause = match refused {
-            None => AGAIN,
+            None => {
+                let pause = (SOON * 2_u32.pow(waiter.busy.min(MOST_DOUBLINGS))).min(AGAIN);
+                waiter.busy += 1;
+                pause
+            }
             Some(error) => {
                 let pause = REFUSED_PAUSE * 2_u32.pow(waiter.refusals.min(MOST_DOUBLINGS));
                 waiter.refusals += 1;

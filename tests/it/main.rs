@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test says no by panicking")]
 
 mod adoption;
+mod cli_bench;
 mod cli_bulk;
 mod cli_doctor;
 mod cli_doctor_runs;

@@ -57,10 +57,10 @@ begin
     end if;
 
     -- For the first of them; who is woken and fills all its slots passes the word on. It is sent with the commit.
-    perform orch.wake(f.wish ->> 'agent', replicas => least(count(*), 8)::integer)
+    perform orch.wake(f.wish ->> 'agent', nullif(f.wish -> 'require', 'null'), least(count(*), 8)::integer)
        from (select wishes -> n as wish from generate_series(0, least(jsonb_array_length(wishes), 64) - 1) n) f
       where coalesce((f.wish ->> 'run_at')::timestamptz <= now(), true)
-      group by f.wish ->> 'agent';
+      group by f.wish ->> 'agent', nullif(f.wish -> 'require', 'null');
 
     with inserted as (
         insert into orch.jobs

@@ -25,6 +25,8 @@ begin
     if done then
         insert into orch.events (kind, detail)
         values ('limit_set', jsonb_build_object('limit', name, 'max_running', max_running));
+        -- There may be room now; who fills all its slots passes the word on.
+        perform orch.wake(replicas => 8);
     end if;
     return done;
 end
@@ -101,6 +103,7 @@ begin
     done := found;
     if done then
         insert into orch.events (kind, detail) values ('limit_opened', jsonb_build_object('limit', name));
+        perform orch.wake(replicas => 8);
     elsif coalesce(not orch.is_unsaid_limit(name), true)
           and not exists (select from orch.limits l where l.name = open_limit.name) then
         raise exception '%', coalesce(orch.fault_of_limit_name(name), orch.unknown_limit(name))

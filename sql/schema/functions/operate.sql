@@ -81,7 +81,7 @@ begin
             using errcode = 'OR002', hint = 'wait for that one, or cancel it';
     end;
     insert into orch.events (kind, job_id, detail) values ('retried', retry.job_id, jsonb_build_object('was', was));
-    perform orch.wake(j.agent) from orch.jobs j where j.id = retry.job_id;
+    perform orch.wake(j.agent, j.require) from orch.jobs j where j.id = retry.job_id;
     return 'queued';
 end
 $$;
@@ -129,7 +129,7 @@ begin
        set status = 'queued', claimable = j.awaits_replica is null, transient_count = 0, interrupted_count = 0
      where j.id = release.job_id;
     insert into orch.events (kind, job_id) values ('released', release.job_id);
-    perform orch.wake(j.agent) from orch.jobs j where j.id = release.job_id and j.run_at <= now();
+    perform orch.wake(j.agent, j.require) from orch.jobs j where j.id = release.job_id and j.run_at <= now();
     return 'queued';
 end
 $$;

@@ -35,5 +35,5 @@ pub(super) fn spawns(runs: usize, concurrency: usize) -> anyhow::Result<f64> {
             worker.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a thread of the bare loop panicked")))
         })
     })?;
-    Ok(super::per_second(runs, begun.elapsed()))
+    Ok(super::figure::per_second(runs, begun.elapsed()))
 }

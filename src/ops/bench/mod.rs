@@ -2,83 +2,103 @@
 //! without its ceiling says more about the machine than about orch, so there is none.
 //!
 //! Works in a database of its own, made for it and dropped after, and in a temporary state directory: the queue that the
-//! connection leads to is never touched.
+//! connection leads to is never touched. Rounds are interleaved, so that a slow minute of the machine slows both sides; the
+//! first one warms up and is thrown away.
 
 mod bare;
+mod cost;
+mod engine;
+mod enqueue;
+mod figure;
+mod hand;
+mod idle;
+mod latency;
+mod raw;
+mod run;
 mod scratch;
 mod through;
 
-use std::time::Duration;
-
-use anyhow::Context as _;
-use serde::Serialize;
+pub use figure::{Figure, Unit, markdown};
+use scratch::Scratch;
 
 use crate::{config::Settings, db::Server};
 
-/// What to measure.
-#[derive(Debug, Clone, Copy)]
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// Claim and settle by whole replicas, of jobs that do nothing.
+    Engine,
+    /// Runs of `/bin/true`.
+    Run,
+    /// From the enqueue to the start of the process.
+    Latency,
+    /// One by one with and without wake-ups, and in bulk.
+    Enqueue,
+    /// What a claim costs as the queue grows.
+    Depth,
+    /// What it costs after many jobs have come and gone, also under an old snapshot.
+    Rot,
+    /// What it costs with many projects.
+    Projects,
+    /// What a replica without a job asks of the database.
+    Idle,
+}
+
+/// All of it, in the order of the table.
+pub const EVERYTHING: &[What] =
+    &[What::Engine, What::Run, What::Latency, What::Enqueue, What::Depth, What::Rot, What::Projects, What::Idle];
+
+/// How it is measured.
+#[derive(Debug, Clone)]
 pub struct Options {
-    /// Runs of `/bin/true` in each round.
-    pub runs: usize,
-    /// How many at a time.
-    pub concurrency: usize,
-    /// Rounds; the figure is their median.
+    /// Rounds; a figure is their median.
     pub rounds: usize,
+    /// Jobs of a round that do nothing.
+    pub jobs: usize,
+    /// Runs of `/bin/true` in a round.
+    pub runs: usize,
+    /// How many of those at a time.
+    pub concurrency: usize,
+    /// Jobs of a round whose start is timed.
+    pub samples: usize,
+    /// How many jobs are queued where a claim is timed, beside a shallow queue.
+    pub depths: Vec<usize>,
+    /// How many jobs have come and gone where a claim is timed, beside a fresh queue.
+    pub churn: usize,
 }
 
-/// A figure beside its ceiling.
-#[derive(Debug, Clone, Serialize)]
-pub struct Figure {
-    /// What was measured.
-    pub name: &'static str,
-    /// Per second, the median of the rounds.
-    pub per_second: f64,
-    /// What this machine does without orch, per second, the median of the same rounds.
-    pub ceiling_per_second: f64,
-    /// The one by the other.
-    pub ratio: f64,
-    /// Every round: orch, then the ceiling.
-    pub rounds: Vec<(f64, f64)>,
-}
-
-/// Runs of `/bin/true` a second through queue, spawner, shim and settle, beside a bare spawn loop.
-pub async fn run(settings: Settings, database: &Server, options: Options) -> anyhow::Result<Figure> {
-    let scratch = scratch::Scratch::create(database).await.context("failed to make a database for the bench")?;
-    let measured = rounds(settings, &scratch, options).await;
-    scratch.drop().await;
-    let rounds = measured?;
-    let per_second = median(rounds.iter().map(|(orch, _)| *orch));
-    let ceiling_per_second = median(rounds.iter().map(|(_, bare)| *bare));
-    Ok(Figure {
-        name: "runs of /bin/true",
-        per_second,
-        ceiling_per_second,
-        ratio: per_second / ceiling_per_second,
-        rounds,
-    })
-}
-
-async fn rounds(settings: Settings, scratch: &scratch::Scratch, options: Options) -> anyhow::Result<Vec<(f64, f64)>> {
-    let replica = through::Replica::start(settings, scratch, options.concurrency).await?;
-    let mut rounds = Vec::with_capacity(options.rounds);
-    // The first pass warms caches, connections and prepared statements, and is thrown away.
-    replica.pass(options.runs / 10 + options.concurrency).await?;
-    for _ in 0..options.rounds {
-        // Interleaved, so that a slow minute of the machine slows both.
-        let bare = tokio::task::spawn_blocking(move || bare::spawns(options.runs, options.concurrency)).await??;
-        let orch = replica.pass(options.runs).await?;
-        rounds.push((orch, bare));
+/// Measures one thing after the other, each in a database of its own beside the one that `database` leads to.
+pub async fn measure(
+    settings: &Settings,
+    database: &Server,
+    what: &[What],
+    options: &Options,
+) -> anyhow::Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    for what in what {
+        figures.extend(match what {
+            What::Depth => cost::depth(settings, database, options).await?,
+            What::Rot => cost::rot(settings, database, options).await?,
+            What::Projects => cost::projects(settings, database, options).await?,
+            What::Engine | What::Run | What::Latency | What::Enqueue | What::Idle => {
+                let scratch = Scratch::create(database).await?;
+                let measured = in_one(settings, &scratch, *what, options).await;
+                scratch.drop().await;
+                measured?
+            }
+        });
     }
-    replica.stop().await?;
-    Ok(rounds)
+    Ok(figures)
 }
 
-fn per_second(count: usize, took: Duration) -> f64 {
-    count as f64 / took.as_secs_f64().max(1e-9)
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+/// What needs one database alone.
+async fn in_one(settings: &Settings, scratch: &Scratch, what: What, options: &Options) -> anyhow::Result<Vec<Figure>> {
+    match what {
+        What::Engine => engine::measure(settings, scratch, options).await,
+        What::Run => run::measure(settings, scratch, options).await,
+        What::Latency => latency::measure(settings, scratch, options).await,
+        What::Enqueue => enqueue::measure(settings, scratch, options).await,
+        What::Idle => idle::measure(settings, scratch, options).await,
+        What::Depth | What::Rot | What::Projects => Ok(Vec::new()),
+    }
 }

@@ -9,21 +9,32 @@ use std::{
 use anyhow::{Context as _, bail};
 use tokio::{sync::watch, task::JoinHandle};
 
-use super::scratch::Scratch;
+use super::{figure::per_second, scratch::Scratch};
 use crate::{
     agents::{Agent, Stdin},
     config::Settings,
     db::Db,
     model::{Backoff, OnLost},
-    replica::{self, Shutdown, Start, StateDir},
+    replica::{self, Executor, Shutdown, Start, StateDir},
 };
 
 /// The agent whose runs are measured.
-const AGENT: &str = "bench-true";
+pub(super) const AGENT: &str = "bench";
 /// A pass that takes longer than this has not been slow, it hangs.
 const PATIENCE: Duration = Duration::from_mins(5);
 /// Between two looks, rare enough not to be part of what is measured.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// Where nothing is measured meanwhile.
+const LOOK_SOON: Duration = Duration::from_millis(5);
+
+/// What the jobs are.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Work<'a> {
+    /// This command, as a run of it always is.
+    Command(&'a [&'a str]),
+    /// Nothing, and no process.
+    Nothing,
+}
 
 /// A replica in this process, on the scratch database.
 #[derive(Debug)]
@@ -32,18 +43,30 @@ pub(super) struct Replica {
     shutdown: Shutdown,
     task: JoinHandle<anyhow::Result<()>>,
     _agents: watch::Sender<replica::Agents>,
+    _state_dir: tempfile::TempDir,
 }
 
 impl Replica {
-    pub(super) async fn start(mut settings: Settings, scratch: &Scratch, concurrency: usize) -> anyhow::Result<Self> {
+    pub(super) async fn start(
+        mut settings: Settings,
+        scratch: &Scratch,
+        concurrency: usize,
+        work: Work<'_>,
+    ) -> anyhow::Result<Self> {
+        let home = tempfile::Builder::new().prefix("replica-").tempdir_in(scratch.dir.path())?;
+        let (executor, command) = match work {
+            Work::Command(words) => (Executor::Processes, words),
+            Work::Nothing => (Executor::Nothing, &["/bin/true"][..]),
+        };
         settings.max_concurrency = concurrency;
-        settings.state_dir = scratch.state_dir.path().to_owned();
-        settings.agents = BTreeMap::from([(AGENT.to_owned(), agent())]);
+        settings.state_dir = home.path().to_owned();
+        settings.agents = BTreeMap::from([(AGENT.to_owned(), agent(command))]);
         let state_dir = StateDir::open(&settings.state_dir)?;
         let (agents, receiver) = watch::channel(Arc::new(settings.agents.clone()));
         let shutdown = Shutdown::default();
         let db = Db::new(scratch.server.clone(), settings.pool_size, settings.prepared_statements)?;
         let start = Start {
+            executor,
             db: db.clone(),
             renewals: Db::new(scratch.server.clone(), 1, settings.prepared_statements)?,
             settings,
@@ -69,19 +92,19 @@ impl Replica {
                 bail!("the bench's replica ended before it was ready");
             }
         }
-        Ok(Self { db, shutdown, task, _agents: agents })
+        Ok(Self { db, shutdown, task, _agents: agents, _state_dir: home })
     }
 
     /// Enqueues so many jobs in one call and says how many a second ended, from the first claim to the last settle.
-    pub(super) async fn pass(&self, runs: usize) -> anyhow::Result<f64> {
-        let (first, last) = self.db.enqueue_for_bench(AGENT, runs as i64).await.context("failed to enqueue")?;
+    pub(super) async fn pass(&self, agent: &str, runs: usize) -> anyhow::Result<f64> {
+        let (first, last) = self.db.enqueue_for_bench(agent, runs as i64).await.context("failed to enqueue")?;
         let begun = Instant::now();
         loop {
             let pass = self.db.measure_for_bench(first, last).await?;
             if let (0, Some(seconds)) = (pass.live, pass.seconds) {
                 let succeeded = pass.succeeded as usize;
                 anyhow::ensure!(succeeded == runs, "only {succeeded} of {runs} runs succeeded");
-                return Ok(super::per_second(runs, Duration::from_secs_f64(seconds)));
+                return Ok(per_second(runs, Duration::from_secs_f64(seconds)));
             }
             if begun.elapsed() > PATIENCE || self.task.is_finished() {
                 bail!("{} of {runs} runs did not end; see the log", pass.live);
@@ -90,16 +113,29 @@ impl Replica {
         }
     }
 
+    /// Waits until every job has ended.
+    pub(super) async fn idle(&self) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        while self.db.measure_for_bench(0, i64::MAX).await?.live > 0 {
+            if begun.elapsed() > PATIENCE || self.task.is_finished() {
+                bail!("the queue did not come to rest; see the log");
+            }
+            tokio::time::sleep(LOOK_SOON).await;
+        }
+        Ok(())
+    }
+
     pub(super) async fn stop(self) -> anyhow::Result<()> {
         self.shutdown.drain.cancel();
         self.task.await?
     }
 }
 
-fn agent() -> Agent {
+/// An agent with this command, and all else by default.
+pub(super) fn agent(command: &[&str]) -> Agent {
     Agent {
         name: AGENT.to_owned(),
-        command: vec!["/bin/true".to_owned()],
+        command: command.iter().map(|word| (*word).to_owned()).collect(),
         env: BTreeMap::new(),
         pass_env: Vec::new(),
         cwd: None,

@@ -68,6 +68,19 @@ pub(crate) async fn everything_works_by_polling(case: &mut Case) {
     case.until(lost, "succeeded", BOUND_AFTER_OUTAGE).await;
     assert_eq!(case.outcomes(lost).await, [Some("lost".to_owned()), Some("succeeded".to_owned())]);
 
+    // A replica without a way past the pooler finds out that nothing is heard there, leaves no lock behind, and polls.
+    case.orch.unset("ORCH_RENEWAL_URL");
+    case.node("b").stop().await;
+    case.add_node("c").up().await;
+    let polled = case.enqueue("quick").await;
+    case.until(polled, "succeeded", BOUND).await;
+    eventually_within(BOUND, "the replica to say that it hears nothing", async || {
+        case.node("c").log().contains("nothing is heard").then_some(())
+    })
+    .await;
+    let locks = "select from pg_locks where locktype = 'advisory' and classid = 1869767528 and database = (select oid from pg_database where datname = current_database())";
+    assert!(case.sql.query(locks, &[]).await.unwrap().is_empty(), "a lock in a session that is shared");
+
     for command in [&["doctor"][..], &["queue"], &["replicas"], &["jobs"], &["job", &lost.to_string()]] {
         place.run(command).await.ok();
     }

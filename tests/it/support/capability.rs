@@ -26,6 +26,8 @@ pub(crate) enum Capability {
     Superuser,
     /// The programs of a Postgres, to start one that may be crashed.
     InstalledPostgres,
+    /// The programs of a Postgres whose notification queue can be made small: 17 or newer.
+    SmallNotifyQueue,
     /// `pg_dump` and `pg_restore`.
     PgDump,
     /// `pgbouncer`.
@@ -55,6 +57,8 @@ impl Capability {
             Self::InstalledPostgres => {
                 installed_postgres().is_none().then(|| "no Postgres is installed on this machine".to_owned())
             }
+            Self::SmallNotifyQueue => (installed_version() < Some(17))
+                .then(|| "it needs an installed Postgres 17 or newer (max_notify_queue_pages)".to_owned()),
             Self::PgBouncer => programs(&["pgbouncer"]),
             Self::FakeTime => fake_time_library().is_none().then(|| "it needs libfaketime".to_owned()),
             Self::PidsController => v1_controller("pids"),
@@ -103,6 +107,13 @@ fn programs(names: &[&str]) -> Option<String> {
         let found = Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success());
         (!found).then(|| format!("it needs {name}"))
     })
+}
+
+/// The major version of [`installed_postgres`].
+fn installed_version() -> Option<u32> {
+    let said = Command::new(installed_postgres()?.join("postgres")).arg("--version").output().ok()?;
+    let words = String::from_utf8(said.stdout).ok()?;
+    words.split_whitespace().find_map(|word| word.split('.').next()?.parse().ok())
 }
 
 fn unshare(kinds: &[&str]) -> Option<String> {
