@@ -110,8 +110,7 @@ impl Soak<'_> {
 
 /// The table of recoveries.
 fn add_recoveries(lines: &mut Vec<String>, all: &[Recovered]) {
-    let heading =
-        "| orphaned runs, by what happened | | p50 | p99 | max | bound | beyond it |";
+    let heading = "| orphaned runs, by what happened | | p50 | p99 | max | bound | beyond it |";
     lines.extend([String::new(), heading.to_owned(), "|---|---|---|---|---|---|---|".to_owned()]);
     let reasons: BTreeSet<&str> = all.iter().map(|run| run.why).collect();
     for why in reasons {
