@@ -24,6 +24,10 @@
 -- $20 integer[]           processes killed after the main process ended
 -- $21 double precision[]  seconds since the program started; null where it did not
 -- $22 double precision[]  or so many seconds from now ($10), by the database's clock
+-- $23 text[]              the limit that the run closes, if it closes one
+-- $24 timestamptz[]       until this instant,
+-- $25 double precision[]  or for so many seconds from now
+-- $26 text[]              why
 -- rows: job_id, run_id, answer:
 --       settled    with the next status
 --       late       a reap had closed the run as lost, and its job takes the result all the same; with the next status
@@ -33,18 +37,20 @@
 --       not_yours  no longer: a normal answer
 -- guard: run_id and replica_id of a running row, under its lock; late: of a run that is closed as lost by a reap, under
 --        the locks of job and run, which have it counted once. Jobs are locked in id order, then runs; none is waited
---        for. A dedupe key that a late result takes back may be in an enqueue's hands, and is waited for but a moment.
+--        for. A dedupe key that a late result takes back may be in an enqueue's hands, and is waited for but a moment; so
+--        are limits, which come after the runs. A run closes only a limit that its job needs.
 -- index: the primary keys, agent_runs_job
 with facts as (
     select *
-      from unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)
+      from unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
+                  $23, $24, $25, $26)
            as f (job_id, run_id, replica_id, closed_by, outcome, exit_code, signal, error, result, retry_at, jitter, pid,
                  pid_started, containment, user_cpu, system_cpu, peak_memory, log_kept, log_dropped, killed, lasted,
-                 retry_in)
+                 retry_in, close_name, close_at, close_in, close_reason)
 ),
 -- As the snapshot shows it. What follows decides again, under locks.
 known as materialized (
-    select f.*, r.rules, r.spawned_at,
+    select f.*, r.rules, r.spawned_at, r.claimed_at, j.project, j.agent, coalesce(r.limits, j.limits) as holds,
            coalesce(j.status = 'running' and j.run_id = f.run_id and j.replica_id = f.replica_id, false) as runs_it,
            coalesce(s.owners and r.closed_by in ('owner', 'successor'), false) as told,
            coalesce(s.owners and r.outcome = 'lost' and r.closed_by = 'reap', false) as reaped,
@@ -121,9 +127,18 @@ decided as materialized (
                 else d.next_status end as status
       from weighed w
      cross join lateral orch.settle_rule(
-         w.outcome, w.cancel_pending, w.failures, w.lost_count, w.transient_count, w.interrupted_count,
+         w.outcome, w.cancel_pending, w.failures, w.lost_count,
+         -- who closes a limit waits for it, however often: that does not count towards max_transient
+         w.transient_count - (w.outcome = 'transient' and w.close_name is not null)::integer, w.interrupted_count,
          coalesce(w.rules, '{}'), w.seconds,
          coalesce(w.retry_at, clock_timestamp() + make_interval(secs => w.retry_in)), w.jitter, w.after_outage) d
+),
+closing as materialized (
+    select d.run_id, d.job_id, d.close_name as name,
+           coalesce(d.close_at, clock_timestamp() + make_interval(secs => d.close_in)) as until,
+           coalesce(d.close_reason, format('closed by job %s', d.job_id)) as reason
+      from decided d
+     where d.close_name = any (orch.needs(d.project, d.agent, d.holds, null))
 ),
 changed as (
     update orch.jobs j
@@ -154,11 +169,13 @@ closed as (
            closed_by = d.closed_by,
            exit_code = d.exit_code,
            signal = d.signal,
-           error = case when d.late
-                        then concat_ws('; ', d.error,
-                                       case when d.status is null then 'told too late to count for its job: it was '
-                                            else 'told late: it was ' end || coalesce(r.error, 'reaped as lost'))
-                        else d.error end,
+           error = nullif(concat_ws('; ', d.error,
+                       case when d.late
+                            then case when d.status is null then 'told too late to count for its job: it was '
+                                      else 'told late: it was ' end || coalesce(r.error, 'reaped as lost') end,
+                       case when d.close_name is not null and d.run_id not in (select c.run_id from closing c)
+                            then format('closed no limit: its job does not need %s', to_jsonb(left(d.close_name, 120))) end),
+                   ''),
            result = d.result::jsonb,
            lost_counted = case when d.outcome = 'lost' and d.status is not null then d.next_lost_count > d.lost_count end,
            pid = coalesce(d.pid, r.pid),
@@ -173,6 +190,50 @@ closed as (
            processes_killed = d.killed
       from decided d
      where r.run_id = d.run_id and (r.ended_at is null or d.late)
+),
+-- A probe that came to an end of its own and does not close the limit again: the limit is open.
+probed as materialized (
+    select distinct on (u.name) u.name, d.run_id, d.job_id
+      from decided d
+     cross join lateral unnest(orch.needs(d.project, d.agent, d.holds, null)) u (name)
+      join orch.limits l on l.name = u.name and l.probe and l.closed_until <= d.claimed_at
+     where (select exists (select from orch.limits c where c.closed_until is not null))
+       and d.outcome in ('succeeded', 'failed', 'timed_out', 'transient')
+       and u.name not in (select c.name from closing c)
+     order by u.name, d.claimed_at
+),
+affected as materialized (
+    select n.name, set_config('lock_timeout', '200ms', true) as patience
+      from (select name from closing union select name from probed) n
+),
+in_order as materialized (
+    select l.name from orch.limits l join affected a on a.name = l.name order by l.name for no key update of l
+),
+shut as (
+    insert into orch.limits as l (name, closed_until, reason)
+    select distinct on (c.name) c.name, c.until, c.reason
+      from closing c
+     where (select count(*) from in_order) >= 0
+     order by c.name, c.until desc
+    on conflict on constraint limits_pkey do update
+       set closed_until = excluded.closed_until, reason = excluded.reason, probe = true, updated_at = clock_timestamp()
+     where l.closed_until is null or l.closed_until < excluded.closed_until
+    returning l.name
+),
+opened as (
+    update orch.limits l set closed_until = null, reason = null, updated_at = clock_timestamp()
+      from probed p
+      join in_order o on o.name = p.name
+     where l.name = p.name and l.probe and l.closed_until <= clock_timestamp()
+    returning l.name, p.run_id, p.job_id
+),
+told as (
+    insert into orch.events (kind, job_id, run_id, detail)
+    select 'limit_closed', c.job_id, c.run_id, jsonb_build_object('limit', c.name, 'until', c.until, 'reason', c.reason)
+      from closing c
+      join shut s on s.name = c.name
+    union all
+    select 'limit_opened', o.job_id, o.run_id, jsonb_build_object('limit', o.name) from opened o
 )
 select k.job_id, k.run_id,
        case when not d.late and c.run_id is not null then 'settled'

@@ -60,6 +60,8 @@ pub struct Agent {
     pub pids_max: Option<u64>,
     /// Exit statuses that mean success.
     pub success_codes: Vec<i32>,
+    /// Named limits that each of its jobs needs, sorted.
+    pub limits: Vec<String>,
 }
 
 impl fmt::Debug for Agent {
@@ -82,6 +84,7 @@ impl fmt::Debug for Agent {
             .field("memory_max", &self.memory_max)
             .field("pids_max", &self.pids_max)
             .field("success_codes", &self.success_codes)
+            .field("limits", &self.limits)
             .finish()
     }
 }

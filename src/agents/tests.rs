@@ -26,6 +26,7 @@ fn agent(command: &[&str]) -> Agent {
         memory_max: None,
         pids_max: None,
         success_codes: vec![0],
+        limits: Vec::new(),
     }
 }
 

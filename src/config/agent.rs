@@ -37,10 +37,8 @@ const KEYS: &[&str] = &[
     "memory_max",
     "pids_max",
     "success_codes",
+    "limits",
 ];
-
-/// Keys that a later version has.
-const LATER: &[&str] = &["limits"];
 
 type Value<'a> = Spanned<DeValue<'a>>;
 
@@ -77,6 +75,7 @@ pub(super) fn parse(
         memory_max: reader.read("memory_max", |value| kinds::bounded_size(&text_or_number(value)?, 1 << 20, 1 << 50)),
         pids_max: reader.read("pids_max", |value| whole(value, 1, 4_194_304)).map(|n| n as u64),
         success_codes: reader.read("success_codes", codes).unwrap_or_else(|| vec![0]),
+        limits: reader.read("limits", limits).unwrap_or_default(),
     };
     if reader.problems.len() > before {
         return None;
@@ -122,9 +121,7 @@ impl Reader<'_, '_> {
     fn refuse_unknown_keys(&mut self) {
         for (key, _) in in_order(self.table) {
             let name = key.get_ref().as_ref();
-            if LATER.contains(&name) {
-                self.refuse(&key.span(), &format!("has {name}, which comes with a later version of orch: remove it"));
-            } else if !KEYS.contains(&name) {
+            if !KEYS.contains(&name) {
                 let hint = nearest(name, KEYS.iter().copied());
                 self.refuse(&key.span(), &format!("has the unknown key {name:?}: {hint}"));
             }
@@ -160,6 +157,27 @@ fn texts(value: &DeValue<'_>) -> Result<Vec<String>, String> {
             text(value.get_ref()).map_err(|_| refused(&format!("has {} in it", article(value.get_ref()))))
         })
         .collect()
+}
+
+/// Names of limits, as the database will take them.
+fn limits(value: &DeValue<'_>) -> Result<Vec<String>, String> {
+    let mut names = texts(value)?;
+    for name in &names {
+        let letters = |c: char| c.is_ascii_alphanumeric() || "._:/-".contains(c);
+        let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+        if !begins || name.len() > 100 || !name.chars().all(letters) || name.eq_ignore_ascii_case("null") {
+            return Err(format!(
+                "has {name:?} in it, which is no name of a limit: write 1 to 100 letters, digits, \".\", \"_\", \":\", \"/\" \
+                 and \"-\", a letter or digit first"
+            ));
+        }
+        if name == "all" || name.starts_with("project:") || name.starts_with("agent:") {
+            return Err(format!("has {name:?} in it, which every job needs unsaid: remove it"));
+        }
+    }
+    names.sort();
+    names.dedup();
+    if names.len() > 16 { Err("has more than 16 names in it".to_owned()) } else { Ok(names) }
 }
 
 fn text_table(value: &DeValue<'_>) -> Result<BTreeMap<String, String>, String> {

@@ -129,8 +129,9 @@ fn every_refusal_is_one_sentence_with_its_place() {
             "[agents.a]\ncommand = [\"true\"]\ntimout = \"5s\"",
             "./orch.toml:3: agent \"a\" has the unknown key \"timout\": did you mean \"timeout\"?",
         ),
-        ("[agents.a]\ncommand = [\"true\"]\nlimits = []", "agent \"a\" has limits, which comes with a later version"),
-        ("[agents.a]\ncommand = [\"true\"]\nlimits = [\"api\"]", "limits, which comes with a later"),
+        ("[agents.a]\ncommand = [\"true\"]\nlimits = [\"a b\"]", "has \"a b\" in it, which is no name of a limit"),
+        ("[agents.a]\ncommand = [\"true\"]\nlimits = [\"all\"]", "has \"all\" in it, which every job needs unsaid"),
+        ("[agents.a]\ncommand = [\"true\"]\nlimits = \"api\"", "limits that is a text"),
         ("[agents.a]\ncommand = [\"true\"]\nsilence_timeout = \"5ms\"", "has a silence_timeout that"),
         (
             "[agents.a]\ncommand = [\"true\"]\non_lost = \"retry\"",

@@ -7,13 +7,24 @@ use crate::agents::Agent;
 
 const REGISTER: Statement = statement!(
     "agents/register",
-    [TEXT_ARRAY, INT4_ARRAY, FLOAT8_ARRAY, FLOAT8_ARRAY, FLOAT8_ARRAY, FLOAT8_ARRAY, FLOAT8_ARRAY, TEXT_ARRAY]
+    [
+        TEXT_ARRAY,
+        INT4_ARRAY,
+        FLOAT8_ARRAY,
+        FLOAT8_ARRAY,
+        FLOAT8_ARRAY,
+        FLOAT8_ARRAY,
+        FLOAT8_ARRAY,
+        TEXT_ARRAY,
+        TEXT_ARRAY
+    ]
 );
 
 pub(super) const STATEMENTS: &[&Statement] = &[&REGISTER];
 
 impl Db {
-    /// Registers the limits and retry rules of agents; a row that says the same already is not written.
+    /// Registers the limits and retry rules of agents; a row that says the same already is not written. A limit that is
+    /// named here first is made, without a bound.
     pub async fn register_agents(&self, agents: &[&Agent]) -> Result<()> {
         let names: Vec<&str> = agents.iter().map(|agent| agent.name.as_str()).collect();
         let max_attempts: Vec<i32> = agents.iter().map(|agent| agent.max_attempts).collect();
@@ -26,8 +37,13 @@ impl Db {
         let factors: Vec<f64> = agents.iter().map(|agent| agent.backoff.factor).collect();
         let maxima: Vec<f64> = agents.iter().map(|agent| agent.backoff.max).collect();
         let on_lost: Vec<&str> = agents.iter().map(|agent| agent.on_lost.as_str()).collect();
-        self.query(&REGISTER, &[&names, &max_attempts, &timeouts, &silences, &bases, &factors, &maxima, &on_lost])
-            .await
-            .map(drop)
+        let limits: Vec<Option<String>> =
+            agents.iter().map(|agent| Some(agent.limits.join(",")).filter(|names| !names.is_empty())).collect();
+        self.query(
+            &REGISTER,
+            &[&names, &max_attempts, &timeouts, &silences, &bases, &factors, &maxima, &on_lost, &limits],
+        )
+        .await
+        .map(drop)
     }
 }

@@ -10,9 +10,11 @@ mod names;
 mod outcome;
 pub mod ownership;
 mod reason;
+mod round;
 mod rules;
 pub mod schedule;
 mod settle;
+mod shares;
 mod span;
 mod status;
 
@@ -22,8 +24,10 @@ pub use lineage::{Lineage, Strayed};
 pub use names::{meant, nearest, unknown_agent};
 pub use outcome::{ClosedBy, Containment, Outcome};
 pub use reason::Reason;
+pub use round::{Round, Seen, Window};
 pub use rules::{Backoff, OnLost, Rules};
 pub use settle::{Counts, Due, Facts, Next, Reaped, settle, settle_late};
+pub use shares::{InSight, Shares};
 pub use span::{parse_positive_span, parse_span};
 pub use status::JobStatus;
 

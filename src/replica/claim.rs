@@ -1,6 +1,9 @@
 //! The loop that claims: as many jobs as there are free slots, in one statement.
+//!
+//! Owns what a replica remembers from claim to claim: how far it has come in its round over the lanes, and which projects
+//! are ahead of their share. All of it may be lost at any time; the database alone says what may run.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::time::sleep;
 use tracing::{debug, warn};
@@ -11,13 +14,19 @@ use super::{
     wake::Looks,
 };
 use crate::{
-    db::{Error, Result, runs::Claimed},
+    db::{
+        Error, Result,
+        runs::{Claim, Look},
+    },
     failpoint::{self, Point},
-    model::RunId,
+    model::{Round, RunId, Shares},
 };
 
 /// The most jobs of one claim: beyond this a batch costs latency and gains nothing.
 const BATCH: usize = 100;
+
+/// The first pause after a claim that found what it wanted in the hands of another one; it doubles while that goes on.
+const SOON: Duration = Duration::from_millis(10);
 
 /// The longest wait for a free slot before the loop turns.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -25,28 +34,41 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// The constraint that has the last word on gates: a job refused by it only found its gate taken.
 pub(super) const GATE_CONSTRAINT: &str = "jobs_running_gate";
 
+/// What is remembered from claim to claim.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    round: Round,
+    shares: Shares,
+    /// Another claim had locked what this one wanted, since something was claimed here.
+    contended: bool,
+    /// How often in a row that was all that a round came to.
+    outdone: u32,
+}
+
 /// Claims until the boot stops claiming.
 pub(super) async fn run(boot: Arc<Boot>) -> &'static str {
     let mut outage = Outage::new("claim jobs", Duration::from_secs(5));
     let mut looks = Looks::new(boot.settings().poll_interval, boot.settings().notify);
+    let mut memory = Memory::default();
     while !boot.claiming_ends().is_cancelled() {
         boot.pulses().claim();
-        let ticked = tick(&boot).await;
-        boot.wake.set_waiting(matches!(ticked, Ok(Ticked::Nothing)));
+        let ticked = tick(&boot, &mut memory).await;
+        if ticked.is_ok() {
+            outage.worked();
+        }
+        if matches!(ticked, Ok(Ticked::Unseen)) {
+            continue;
+        }
+        boot.wake.set_waiting(matches!(ticked, Ok(Ticked::Nothing | Ticked::Outdone(_))));
+        let poll = boot.settings().poll_interval;
         let pause = match ticked {
-            Ok(Ticked::More) => {
-                outage.worked();
+            Ok(Ticked::More | Ticked::Unseen) => {
                 looks.found();
                 continue;
             }
-            Ok(Ticked::Nothing) => {
-                outage.worked();
-                looks.found_nothing()
-            }
-            Ok(Ticked::NotNow) => {
-                outage.worked();
-                boot.spawn_trouble.left().unwrap_or_else(|| jittered(boot.settings().poll_interval))
-            }
+            Ok(Ticked::Outdone(times)) => jittered(SOON.saturating_mul(1 << times.min(10)).min(poll)),
+            Ok(Ticked::Nothing) => looks.found_nothing(),
+            Ok(Ticked::NotNow) => boot.spawn_trouble.left().unwrap_or_else(|| jittered(poll)),
             Err(error) => outage.failed(&error),
         };
         let is_able = boot.spawn_trouble.left().is_none();
@@ -77,14 +99,47 @@ async fn hinted(boot: &Boot, looks: &mut Looks) {
 pub(super) enum Ticked {
     /// Something was claimed: look again as soon as a slot is free.
     More,
+    /// There are lanes that were not looked at yet: go on with them.
+    Unseen,
+    /// What there was had just been locked by another claim, so many times in a row: look again soon.
+    Outdone(u32),
     /// There is a free slot, and the queue has nothing for it at the moment.
     Nothing,
     /// Nothing was looked for.
     NotNow,
 }
 
+impl Memory {
+    fn look(&self) -> Look {
+        Look { window: self.round.window(), ahead: self.shares.ahead(), only: None }
+    }
+
+    /// Notes what a claim saw and took.
+    fn learn(&mut self, claim: &Claim) -> Ticked {
+        let mut taken: HashMap<&str, usize> = HashMap::new();
+        for job in &claim.jobs {
+            *taken.entry(job.project.as_str()).or_default() += 1;
+        }
+        self.shares.claimed(&claim.in_sight, &taken);
+        self.contended |= claim.contended;
+        let unseen = self.round.saw(&claim.seen, !taken.is_empty());
+        // Fewer than wanted is not the end of the queue: what one limit or gate lets through now is not all that waits.
+        if !taken.is_empty() {
+            (self.contended, self.outdone) = (false, 0);
+            Ticked::More
+        } else if unseen {
+            Ticked::Unseen
+        } else if std::mem::take(&mut self.contended) {
+            self.outdone += 1;
+            Ticked::Outdone(self.outdone)
+        } else {
+            Ticked::Nothing
+        }
+    }
+}
+
 /// Waits for a free slot, then claims for all that are free, and begins what it got.
-pub(super) async fn tick(boot: &Arc<Boot>) -> Result<Ticked> {
+pub(super) async fn tick(boot: &Arc<Boot>, memory: &mut Memory) -> Result<Ticked> {
     if boot.spawn_trouble.left().is_some() {
         return Ok(Ticked::NotNow);
     }
@@ -110,44 +165,46 @@ pub(super) async fn tick(boot: &Arc<Boot>) -> Result<Ticked> {
         boot.local().claimed(&run_ids);
         return Ok(Ticked::NotNow);
     }
-    let claimed = match boot.db().claim_jobs(&boot.claimant(), &agents, &run_ids, None).await {
+    let look = memory.look();
+    let claim = match boot.db().claim_jobs(&boot.claimant(), &agents, &run_ids, &look).await {
         Err(error) if error.is_about_data() => {
             warn!(%error, "a claim was refused; repeating it one job at a time");
-            one_by_one(boot, &agents, &run_ids).await
+            one_by_one(boot, &agents, &run_ids, &look).await
         }
-        claimed => claimed,
+        claim => claim,
     };
-    let claimed = claimed.inspect_err(|_| boot.local().claimed(&run_ids))?;
-    let count = claimed.len();
-    if count == wanted
-        && let Some(last) = claimed.last()
+    let claim = claim.inspect_err(|_| boot.local().claimed(&run_ids))?;
+    let ticked = memory.learn(&claim);
+    if claim.jobs.len() == wanted
+        && let Some(last) = claim.jobs.last()
     {
         boot.wake.filled(&last.agent);
     }
-    if count > 0 {
+    if !claim.jobs.is_empty() {
         failpoint::hit(Point::ClaimCommitted);
     }
-    for (job, slot) in claimed.into_iter().zip(slots.drain(..)) {
+    for (job, slot) in claim.jobs.into_iter().zip(slots.drain(..)) {
         debug!(job_id = %job.owned.job_id(), run_id = %job.owned.run_id(), attempt = job.attempt, "claimed");
         let orders = boot.local().begin(job.owned.run_id(), job.owned.job_id());
         tokio::spawn(launch::run(boot.clone(), job, orders, slot));
     }
     boot.local().claimed(&run_ids);
-    // Fewer than wanted is not the end of the queue: jobs of one gate that stood side by side count as one.
-    Ok(if count > 0 { Ticked::More } else { Ticked::Nothing })
+    Ok(ticked)
 }
 
-/// One bad row stops nobody: each of the jobs that the claim looked at is claimed by itself, and one that cannot be is
+/// One bad row stops nobody: each of the jobs that the claim would take is claimed by itself, and one that cannot be is
 /// held with the database's words.
-async fn one_by_one(boot: &Boot, agents: &[String], run_ids: &[RunId]) -> Result<Vec<Claimed>> {
-    let mut claimed = Vec::new();
+async fn one_by_one(boot: &Boot, agents: &[String], run_ids: &[RunId], look: &Look) -> Result<Claim> {
+    let mut claim = Claim::default();
+    let mut held = false;
     let mut names = run_ids.iter();
-    let Some(mut name) = names.next() else { return Ok(claimed) };
-    for job_id in boot.db().list_claimable(&boot.claimant(), agents, run_ids.len() + 10).await? {
-        match boot.db().claim_jobs(&boot.claimant(), agents, std::slice::from_ref(name), Some(&[job_id.0])).await {
+    let Some(mut name) = names.next() else { return Ok(claim) };
+    for job_id in boot.db().list_claimable(&boot.claimant(), agents, run_ids, look).await? {
+        let only = Look { only: Some(vec![job_id.0]), ..Look::default() };
+        match boot.db().claim_jobs(&boot.claimant(), agents, std::slice::from_ref(name), &only).await {
             Ok(one) => {
-                if !one.is_empty() {
-                    claimed.extend(one);
+                if !one.jobs.is_empty() {
+                    claim.jobs.extend(one.jobs);
                     match names.next() {
                         Some(next) => name = next,
                         None => break,
@@ -157,15 +214,17 @@ async fn one_by_one(boot: &Boot, agents: &[String], run_ids: &[RunId]) -> Result
             Err(error) if error.constraint() == Some(GATE_CONSTRAINT) => {}
             Err(error @ (Error::Data { .. } | Error::Refused { .. })) => {
                 warn!(%job_id, %error, "a job cannot be claimed; holding it");
-                boot.db().hold_offender(job_id, &format!("it could not be claimed: {error}")).await?;
+                held |= boot.db().hold_offender(job_id, &format!("it could not be claimed: {error}")).await?;
             }
             // What was claimed so far is begun; the rest waits for the next tick.
-            Err(error) if claimed.is_empty() => return Err(error),
+            Err(error) if claim.jobs.is_empty() => return Err(error),
             Err(error) => {
                 warn!(%error, "stopped repeating a claim");
                 break;
             }
         }
     }
-    Ok(claimed)
+    // Where one was held the window is not done with: the same again, without it.
+    claim.seen.last_project = held.then(|| look.window.behind.clone());
+    Ok(claim)
 }

@@ -8,7 +8,7 @@ use super::launch::process;
 use crate::{
     db::{
         jobs::When,
-        runs::{Ending, Usage},
+        runs::{Closing, Ending, Usage},
     },
     model::{ClosedBy, Outcome},
     shim::protocol::{Cause, Exit, Reason, ResultFile},
@@ -26,6 +26,22 @@ struct Answer {
     #[expect(dead_code, reason = "read so that a wrong type is refused; stages will branch on it")]
     verdict: Option<String>,
     retry_after: Option<String>,
+    close_limit: Option<CloseLimit>,
+}
+
+/// What `close_limit` of a result says.
+#[derive(Debug, Deserialize)]
+struct CloseLimit {
+    name: String,
+    until: String,
+    reason: Option<String>,
+}
+
+impl CloseLimit {
+    fn read(self) -> Result<Closing, String> {
+        let until = when("close_limit.until", &self.until)?;
+        Ok(Closing { limit: self.name, until, reason: self.reason })
+    }
 }
 
 /// Judges a run by its shim's facts. `lasted` is its length, where this process saw it begin.
@@ -39,6 +55,7 @@ pub(super) fn judge(exit: &Exit, success_codes: &[i32], closed_by: ClosedBy, las
         error: None,
         result: None,
         retry_at: None,
+        close_limit: None,
         process: exit.started.as_ref().map(process),
         lasted,
         usage: exit.started.is_some().then_some(Usage {
@@ -105,19 +122,26 @@ fn by_exit(exit: &Exit, success_codes: &[i32], ending: &mut Ending) {
         }
     };
     ending.result = result;
-    let retry_at = match answer.retry_after.as_deref().map(when) {
-        None => None,
-        Some(Ok(at)) => Some(at),
-        Some(Err(message)) => {
+    let retry_at = answer.retry_after.as_deref().map(|text| when("retry_after", text)).transpose();
+    let close_limit = answer.close_limit.map(CloseLimit::read).transpose();
+    let (retry_at, close_limit) = match (retry_at, close_limit) {
+        (Ok(retry_at), Ok(close_limit)) => (retry_at, close_limit),
+        (Err(message), _) | (_, Err(message)) => {
             ending.outcome = Outcome::Failed;
             ending.error = Some(message);
             return;
         }
     };
-    ending.retry_at = retry_at;
-    if retry_at.is_some() || (exit.exit_code == Some(TRANSIENT_CODE) && !success) {
+    // Whoever finds its limit used up and fails has not failed: it waits for the limit.
+    let waits_for = close_limit.as_ref().filter(|_| !success).map(|close| close.until);
+    ending.close_limit = close_limit;
+    ending.retry_at = retry_at.or(waits_for);
+    if ending.retry_at.is_some() || (exit.exit_code == Some(TRANSIENT_CODE) && !success) {
         ending.outcome = Outcome::Transient;
-        ending.error = Some(format!("asked to be run again later ({})", how_it_exited(exit)));
+        ending.error = Some(match &ending.close_limit {
+            Some(close) => format!("closed the limit {:?} and waits for it ({})", close.limit, how_it_exited(exit)),
+            None => format!("asked to be run again later ({})", how_it_exited(exit)),
+        });
     } else if success {
         ending.outcome = Outcome::Succeeded;
     } else {
@@ -135,16 +159,18 @@ fn read_answer(text: &str) -> Result<Answer, String> {
 
 /// `"5m"` from when it is settled, by the database's clock (this machine's may be wrong), or RFC 3339. A time in the past
 /// means at once.
-fn when(text: &str) -> Result<When, String> {
+fn when(key: &str, text: &str) -> Result<When, String> {
     if let Ok(wait) = humantime::parse_duration(text) {
         return if wait <= LONGEST_WAIT {
             Ok(When::In(wait))
         } else {
-            Err(format!("the result's retry_after {text:?} is too far in the future"))
+            Err(format!("the result's {key} {text:?} is too far in the future"))
         };
     }
     text.parse().map(When::At).map_err(|_| {
-        format!("the result's retry_after {text:?} is neither a duration like \"5m\" nor a time like \"2030-01-31T12:00:00Z\"")
+        format!(
+            "the result's {key} {text:?} is neither a duration like \"5m\" nor a time like \"2030-01-31T12:00:00Z\""
+        )
     })
 }
 
@@ -267,5 +293,35 @@ mod tests {
         assert_eq!(ending.retry_at, Some(When::At("2030-01-31T12:00:00Z".parse().unwrap())));
         let ending = with_result(1, r#"{"retry_after": "101years"}"#);
         assert_eq!((ending.outcome, ending.retry_at), (Outcome::Failed, None));
+    }
+
+    #[test]
+    fn a_run_that_closes_a_limit_and_fails_waits_for_it_and_one_that_succeeds_has_succeeded() {
+        let text = r#"{"close_limit": {"name": "api", "until": "5m", "reason": "429"}}"#;
+        let five = When::In(Duration::from_mins(5));
+        let closing = Closing { limit: "api".into(), until: five, reason: Some("429".into()) };
+        let (failed, succeeded) = (with_result(1, text), with_result(0, text));
+        assert_eq!((failed.outcome, failed.retry_at), (Outcome::Transient, Some(five)));
+        assert_eq!((succeeded.outcome, succeeded.retry_at), (Outcome::Succeeded, None));
+        assert_eq!((failed.close_limit, succeeded.close_limit), (Some(closing.clone()), Some(closing)));
+        let sooner = with_result(1, r#"{"retry_after": "1m", "close_limit": {"name": "api", "until": "5m"}}"#);
+        assert_eq!(sooner.retry_at, Some(When::In(Duration::from_mins(1))), "as it says itself");
+    }
+
+    #[test]
+    fn a_malformed_close_limit_fails_the_run_and_closes_nothing() {
+        for (close, says) in [
+            (r#""api""#, "invalid type"),
+            (r#"{"name": "api"}"#, "missing field `until`"),
+            (r#"{"until": "5m"}"#, "missing field `name`"),
+            (r#"{"name": "api", "until": "soon"}"#, "close_limit.until \"soon\" is neither"),
+            (r#"{"name": "api", "until": "101years"}"#, "too far in the future"),
+            (r#"{"name": 1, "until": "5m"}"#, "invalid type"),
+        ] {
+            let ending = with_result(0, &format!(r#"{{"close_limit": {close}}}"#));
+            assert_eq!((ending.outcome, ending.close_limit), (Outcome::Failed, None), "{close}");
+            let error = ending.error.unwrap();
+            assert!(error.contains(says), "{close}: {error}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use orch::{
         Db,
         reaper::Timing,
         replicas::Registration,
-        runs::{Answer, Claimant, ClaimantRules, Claimed, Ending, Owned},
+        runs::{Answer, Claimant, ClaimantRules, Claimed, Ending, Look, Owned},
     },
     model::{ClosedBy, Outcome, ReplicaId, RunId},
     replica::{Done, Reaper},
@@ -103,7 +103,8 @@ pub(crate) async fn register(db: &Db) -> Claimant {
 /// Claims as many jobs as there are slots; no error reaches whoever claims.
 pub(crate) async fn claim(db: &Db, claimant: &Claimant, slots: usize, only: Option<&[i64]>) -> Vec<Claimed> {
     let runs: Vec<RunId> = (0..slots).map(|_| RunId::new()).collect();
-    db.claim_jobs(claimant, &["a".into()], &runs, only).await.unwrap()
+    let look = Look { only: only.map(<[i64]>::to_vec), ..Look::default() };
+    db.claim_jobs(claimant, &["a".into()], &runs, &look).await.unwrap().jobs
 }
 
 /// Says how a run ended, in time or late.

@@ -25,6 +25,7 @@ mod http_jobs;
 mod http_load;
 mod http_token;
 mod identity;
+mod lanes;
 mod late;
 mod limits_surface;
 mod ownership_rule;

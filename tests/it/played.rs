@@ -8,7 +8,7 @@ use orch::{
     db::{
         Db,
         replicas::Registration,
-        runs::{Answer, Claimant, ClaimantRules, Claimed, Ending, Process},
+        runs::{Answer, Claimant, ClaimantRules, Claimed, Ending, Look, Process},
     },
     model::{Backoff, ClosedBy, Containment, OnLost, Outcome, ReplicaId, RunId},
 };
@@ -61,7 +61,7 @@ impl Played {
             serial_gate: true,
             rules: ClaimantRules { max_lost: 3, max_transient: 100, max_interrupted: 100, lease: LEASE },
         };
-        self.db.claim_jobs(&claimant, &self.agents, &[RunId::new()], None).await.unwrap().pop()
+        self.db.claim_jobs(&claimant, &self.agents, &[RunId::new()], &Look::default()).await.unwrap().jobs.pop()
     }
 
     /// Stamps a pid.
@@ -79,7 +79,7 @@ impl Played {
     }
 }
 
-fn agent(name: &str) -> Agent {
+pub(crate) fn agent(name: &str) -> Agent {
     Agent {
         name: name.to_owned(),
         command: vec!["true".to_owned()],
@@ -97,5 +97,6 @@ fn agent(name: &str) -> Agent {
         memory_max: None,
         pids_max: None,
         success_codes: vec![0],
+        limits: Vec::new(),
     }
 }

@@ -6,7 +6,7 @@ use orch::{
     db::{
         Db,
         replicas::Registration,
-        runs::{Answer, Claimant, ClaimantRules, Claimed, Ending, Process},
+        runs::{Answer, Claimant, ClaimantRules, Claimed, Ending, Look, Process},
     },
     model::{ClosedBy, Containment, JobId, JobStatus, Outcome, ReplicaId, RunId},
 };
@@ -42,7 +42,7 @@ pub(crate) async fn register(db: &Db) -> Claimant {
 
 pub(crate) async fn claim(db: &Db, claimant: &Claimant, slots: usize) -> Vec<Claimed> {
     let run_ids: Vec<RunId> = (0..slots).map(|_| RunId::new()).collect();
-    db.claim_jobs(claimant, &["a".into()], &run_ids, None).await.unwrap()
+    db.claim_jobs(claimant, &["a".into()], &run_ids, &Look::default()).await.unwrap().jobs
 }
 
 pub(crate) async fn enqueue(client: &Client, count: i64) {

@@ -96,6 +96,9 @@ async fn plans(client: &Client, name: &str, args: &str) -> String {
     plans
 }
 
+/// The last parameters of a claim that looks at the first lanes and remembers nothing.
+const EVERYWHERE: &str = "null, '', '{}', 256, 128, '{}', false";
+
 /// 100,000 finished jobs and their runs, 5,000 queued, 20 running.
 async fn much(client: &Client) {
     client
@@ -132,10 +135,9 @@ async fn on_a_hundred_thousand_rows_claim_reap_and_tick_name_their_indexes_and_w
     let cases: &[(&str, String, &[&str])] = &[
         (
             "runs/claim",
-            format!("({me}, array[gen_random_uuid()], '{{a}}', true, 'h', 'b', '{{}}', null)"),
-            &["jobs_claim", "jobs_running_gate"],
+            format!("({me}, array[gen_random_uuid()], '{{a}}', true, 'h', 'b', '{{}}', {EVERYWHERE})"),
+            &["jobs_claim", "jobs_running_gate", "agent_runs_open_project"],
         ),
-        ("runs/claimable", "('{a}', 10, true)".to_owned(), &["jobs_claim", "jobs_running_gate"]),
         ("runs/inherited", format!("(array[{me}::uuid], '{{}}')"), &["agent_runs_o", "jobs_pkey"]),
         ("reaper/orphans", "(0, 100)".to_owned(), &["agent_runs_o", "jobs_pkey"]),
         ("reaper/tick", "(60, 5, 5, true, 0, 2000)".to_owned(), &["jobs_impossible", "jobs_awaits_replica"]),
@@ -180,7 +182,7 @@ async fn ending_an_ungated_run_is_a_hot_update_and_so_is_a_pid_stamp() {
             "claim" => {
                 let runs: Vec<_> = (0..5).map(|_| orch::model::RunId::new().to_string()).collect();
                 let args = format!(
-                    "('{}', '{{{}}}', '{{a}}', true, 'h', 'b', '{{}}', null)",
+                    "('{}', '{{{}}}', '{{a}}', true, 'h', 'b', '{{}}', {EVERYWHERE})",
                     played.replica_id,
                     runs.join(", ")
                 );
@@ -261,7 +263,7 @@ async fn on_a_database_without_statistics_no_loops_statement_is_worth_compiling(
         ("reaper/tick", "(60, 5, 5, true, 0, 2000)".to_owned()),
         ("replicas/renew", format!("({me}, 60)")),
         ("runs/cancelled", format!("({me})")),
-        ("runs/claim", format!("({me}, array[gen_random_uuid()], '{{a}}', true, 'h', 'b', '{{}}', null)")),
+        ("runs/claim", format!("({me}, array[gen_random_uuid()], '{{a}}', true, 'h', 'b', '{{}}', {EVERYWHERE})")),
     ] {
         let plans = plans(&client, name, &args).await;
         assert!(!plans.contains("JIT:"), "half a second of the server for each sql/{name}.sql:\n{plans}");

@@ -35,6 +35,10 @@ pub(super) const SETTLE: Statement = statement!(
         INT4_ARRAY,
         FLOAT8_ARRAY,
         FLOAT8_ARRAY,
+        TEXT_ARRAY,
+        TIMESTAMPTZ_ARRAY,
+        FLOAT8_ARRAY,
+        TEXT_ARRAY,
     ]
 );
 
@@ -55,6 +59,17 @@ pub struct Usage {
     pub processes_killed: i32,
 }
 
+/// A limit that a run closes, because it learned that it is used up.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Closing {
+    /// Its name. One that the run's job does not need is not closed.
+    pub limit: String,
+    /// Until when no job that needs it starts.
+    pub until: When,
+    /// Why, for people.
+    pub reason: Option<String>,
+}
+
 /// How a run ended: facts for the settle, which alone decides what follows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ending {
@@ -72,6 +87,8 @@ pub struct Ending {
     pub result: Option<String>,
     /// When a transient run wants to be tried again.
     pub retry_at: Option<When>,
+    /// The limit that it closes.
+    pub close_limit: Option<Closing>,
     /// The process, where there was one.
     pub process: Option<Process>,
     /// How long it ran.
@@ -92,6 +109,7 @@ impl Ending {
             error: Some(error.into()),
             result: None,
             retry_at: None,
+            close_limit: None,
             process: None,
             lasted: None,
             usage: None,
@@ -195,6 +213,7 @@ impl Db {
             Ok(rows) => return Ok(answers(vec![one], &rows)),
             Err(error) if error.is_about_data() && !is_in_the_way(&error) => {
                 one.ending.result = None;
+                one.ending.close_limit = None;
                 one.ending.outcome = Outcome::Failed;
                 one.ending.error = Some(format!("the database refused the result: {error}"));
             }
@@ -240,6 +259,10 @@ impl Db {
                 &column(batch, |end| end.usage.map(|usage| usage.processes_killed)),
                 &column(batch, |end| end.lasted.map(|lasted| lasted.as_secs_f64())),
                 &column(batch, |end| When::split(end.retry_at).1),
+                &column(batch, |end| end.close_limit.as_ref().map(|close| without_nul(&close.limit))),
+                &column(batch, |end| When::split(end.close_limit.as_ref().map(|close| close.until)).0),
+                &column(batch, |end| When::split(end.close_limit.as_ref().map(|close| close.until)).1),
+                &column(batch, |end| end.close_limit.as_ref()?.reason.as_deref().map(without_nul)),
             ],
         )
         .await

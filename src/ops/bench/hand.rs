@@ -14,7 +14,7 @@ use crate::{
     db::{
         Db,
         replicas::Registration,
-        runs::{Answer, Claimant, ClaimantRules, Claimed, Ending},
+        runs::{Answer, Claimant, ClaimantRules, Claimed, Ending, Look},
     },
     model::{ClosedBy, Outcome, ReplicaId, RunId},
 };
@@ -67,7 +67,7 @@ impl Hand {
     /// Claims up to so many.
     pub(super) async fn claim(&self, jobs: usize) -> anyhow::Result<Vec<Claimed>> {
         let run_ids: Vec<RunId> = (0..jobs).map(|_| RunId::new()).collect();
-        Ok(self.db.claim_jobs(&self.claimant, &self.agents, &run_ids, None).await?)
+        Ok(self.db.claim_jobs(&self.claimant, &self.agents, &run_ids, &Look::default()).await?.jobs)
     }
 
     /// Settles them as succeeded.

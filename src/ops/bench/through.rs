@@ -150,5 +150,6 @@ pub(super) fn agent(command: &[&str]) -> Agent {
         memory_max: None,
         pids_max: None,
         success_codes: vec![0],
+        limits: Vec::new(),
     }
 }

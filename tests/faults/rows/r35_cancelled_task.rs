@@ -6,7 +6,7 @@ use std::{pin::pin, task::Poll, time::Duration};
 use orch::{
     db::{
         Db,
-        runs::{Answer, Claimant, Ending},
+        runs::{Answer, Claimant, Ending, Look},
     },
     model::{ClosedBy, Outcome, RunId},
 };
@@ -46,7 +46,8 @@ fn pool_of_one(db: &TestDb) -> Db {
 
 /// Whoever comes next has the pool's connection soon, and no connection of it is in a transaction.
 async fn is_usable(case: &Case, db: &Db, claimant: &Claimant, name: &str) {
-    let next = tokio::time::timeout(SOON, db.list_claimable(claimant, &["a".into()], 1)).await;
+    let next =
+        tokio::time::timeout(SOON, db.list_claimable(claimant, &["a".into()], &[RunId::new()], &Look::default())).await;
     assert!(next.is_ok_and(|answer| answer.is_ok()), "the pool's one connection is not to be had");
     let inside = "select pid, state, query from pg_stat_activity where application_name = $1 and state <> 'idle'";
     eventually("every connection of the pool to be outside of a transaction", async || {
@@ -68,7 +69,7 @@ pub(crate) async fn at_every_point_of_a_claim(case: &mut Case) {
                 is_usable(case, &db, &owner, NAME).await;
             }
             let names = [RunId::new(), RunId::new()];
-            let claimed = cancelled_at(point, db.claim_jobs(&owner, &["a".into()], &names, None)).await;
+            let claimed = cancelled_at(point, db.claim_jobs(&owner, &["a".into()], &names, &Look::default())).await;
             is_usable(case, &db, &owner, NAME).await;
             // Nobody but who was cancelled keeps a row: it is free, or its claim was committed.
             let free = "select id from orch.jobs where claimable for update nowait";

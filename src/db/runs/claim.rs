@@ -1,0 +1,198 @@
+//! Claiming: the one door into `running`, and what a claim says beside the jobs that it took.
+
+use std::{collections::HashMap, time::Duration};
+
+use tokio_postgres::Row;
+
+use super::Owned;
+use crate::{
+    db::{Db, Error, Result, Statement, statement},
+    model::{InSight, JobId, ReplicaId, RunId, Seen, Window},
+};
+
+pub(super) const CLAIM: Statement = statement!(
+    "runs/claim",
+    [UUID, UUID_ARRAY, TEXT_ARRAY, BOOL, TEXT, TEXT, JSONB, INT8_ARRAY, TEXT, JSONB, INT4, INT4, JSONB, BOOL,]
+);
+pub(super) const HOLD_OFFENDER: Statement = statement!("runs/hold_offender", [INT8, TEXT]);
+
+/// Who claims, and by which rules.
+#[derive(Debug, Clone)]
+pub struct Claimant {
+    /// The replica.
+    pub replica_id: ReplicaId,
+    /// Its host, for people.
+    pub host: String,
+    /// The boot of its machine.
+    pub boot_id: String,
+    /// Whether a job's gate is enforced (`serial_gate_enabled`).
+    pub serial_gate: bool,
+    /// Its part of the retry rules.
+    pub rules: ClaimantRules,
+}
+
+/// The replica's part of the rules that a claim writes into `agent_runs.rules`.
+#[derive(Debug, Clone, Copy, serde::Serialize)]
+pub struct ClaimantRules {
+    /// Losses after which a job is failed as poisoned.
+    pub max_lost: i32,
+    /// Transient ends after which a job is held.
+    pub max_transient: i32,
+    /// Interruptions after which a job is held.
+    pub max_interrupted: i32,
+    /// L, in seconds.
+    pub lease: f64,
+}
+
+/// A claimed job, and all that its launch needs.
+#[derive(Debug)]
+pub struct Claimed {
+    /// The proof.
+    pub owned: Owned,
+    /// Which run of the job this is, from 1 on.
+    pub attempt: i32,
+    /// The job's project.
+    pub project: String,
+    /// The job's agent.
+    pub agent: String,
+    /// The payload, as JSON text.
+    pub payload: String,
+    /// How the run before ended, if it did not end well.
+    pub previous_error: Option<String>,
+    /// The job's timeout, else the agent's.
+    pub timeout: Option<Duration>,
+}
+
+/// Where a claim looks.
+#[derive(Debug, Clone, Default)]
+pub struct Look {
+    /// Which lanes.
+    pub window: Window,
+    /// Projects, and by how many runs each is ahead of its share.
+    pub ahead: HashMap<String, f64>,
+    /// Nothing but these jobs: how a batch that failed is repeated one by one.
+    pub only: Option<Vec<i64>>,
+}
+
+/// What a claim took and saw.
+#[derive(Debug, Default)]
+pub struct Claim {
+    /// The jobs, best first.
+    pub jobs: Vec<Claimed>,
+    /// How far it saw.
+    pub seen: Seen,
+    /// Another claim had locked what this one wanted: looking again soon is worth it.
+    pub contended: bool,
+    /// The projects that had a job which may run, where there are several.
+    pub in_sight: Vec<InSight>,
+}
+
+impl Db {
+    /// Claims at most `run_ids.len()` jobs. After [`Error::Unavailable`] it is unknown whether it took effect: the
+    /// runs it may have opened show up in the replica's next renewal and are given up there.
+    pub async fn claim_jobs(
+        &self,
+        claimant: &Claimant,
+        agents: &[String],
+        run_ids: &[RunId],
+        look: &Look,
+    ) -> Result<Claim> {
+        let rows = self.claim(claimant, agents, run_ids, look, false).await?;
+        let mut claim = Claim::default();
+        for row in &rows {
+            if row.try_get::<_, Option<i64>>("job_id")?.is_some() {
+                claim.jobs.push(claimed(row, claimant.replica_id)?);
+            } else {
+                claim = Claim { jobs: claim.jobs, ..summary(row)? };
+            }
+        }
+        Ok(claim)
+    }
+
+    /// The jobs that this claim would take, best first.
+    pub async fn list_claimable(
+        &self,
+        claimant: &Claimant,
+        agents: &[String],
+        run_ids: &[RunId],
+        look: &Look,
+    ) -> Result<Vec<JobId>> {
+        let rows = self.claim(claimant, agents, run_ids, look, true).await?;
+        let ids: Vec<Option<i64>> = rows.iter().map(|row| row.try_get("job_id")).collect::<Result<_, _>>()?;
+        Ok(ids.into_iter().flatten().map(JobId).collect())
+    }
+
+    async fn claim(
+        &self,
+        claimant: &Claimant,
+        agents: &[String],
+        run_ids: &[RunId],
+        look: &Look,
+        look_only: bool,
+    ) -> Result<Vec<Row>> {
+        let ids: Vec<uuid::Uuid> = run_ids.iter().map(|id| id.0).collect();
+        self.query(
+            &CLAIM,
+            &[
+                &claimant.replica_id.0,
+                &ids,
+                &agents,
+                &claimant.serial_gate,
+                &claimant.host,
+                &claimant.boot_id,
+                &json(&claimant.rules)?,
+                &look.only,
+                &look.window.behind,
+                &json(&look.window.cuts)?,
+                &look.window.lanes,
+                &look.window.of_one_project,
+                &json(&look.ahead)?,
+                &look_only,
+            ],
+        )
+        .await
+    }
+
+    /// Holds a job that cannot be claimed. Whether it was still claimable until now.
+    pub async fn hold_offender(&self, job_id: JobId, error: &str) -> Result<bool> {
+        Ok(self.query_opt(&HOLD_OFFENDER, &[&job_id.0, &error]).await?.is_some())
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Result<serde_json::Value> {
+    serde_json::to_value(value).map_err(|error| Error::Server { code: "?????".into(), message: error.to_string() })
+}
+
+fn summary(row: &Row) -> Result<Claim> {
+    let projects: Vec<String> = list(row, "projects")?;
+    let (weights, running): (Vec<i32>, Vec<i64>) = (list(row, "weights")?, list(row, "running")?);
+    let cuts = list::<String>(row, "cut_projects")?.into_iter().zip(list::<i64>(row, "cut_lanes")?).collect();
+    Ok(Claim {
+        jobs: Vec::new(),
+        seen: Seen { last_project: row.try_get("last_project")?, cuts },
+        contended: row.try_get("contended")?,
+        in_sight: projects
+            .into_iter()
+            .zip(weights.into_iter().zip(running))
+            .map(|(project, (weight, running))| InSight { project, weight, running })
+            .collect(),
+    })
+}
+
+/// An array of the summary; null is an empty one.
+fn list<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, column: &str) -> Result<Vec<T>> {
+    Ok(row.try_get::<_, Option<Vec<T>>>(column)?.unwrap_or_default())
+}
+
+fn claimed(row: &Row, replica_id: ReplicaId) -> Result<Claimed> {
+    let timeout: Option<f64> = row.try_get("timeout_seconds")?;
+    Ok(Claimed {
+        owned: Owned::from_row_of(row, replica_id)?,
+        attempt: row.try_get("attempt")?,
+        project: row.try_get("project")?,
+        agent: row.try_get("agent")?,
+        payload: row.try_get("payload")?,
+        previous_error: row.try_get("previous_error")?,
+        timeout: timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+    })
+}

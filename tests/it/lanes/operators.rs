@@ -1,0 +1,77 @@
+//! What operators do to limits and projects by SQL, and what they are told when they cannot.
+
+use super::{one, stage};
+use crate::guards::refused;
+
+#[tokio::test]
+async fn every_act_says_whether_it_changed_anything_and_is_told_once() {
+    let (_test, client, _) = stage().await;
+    for (act, changed) in [
+        ("set_limit('api', 2)", "true"),
+        ("set_limit('api', 2)", "false"),
+        ("set_limit('api')", "true"),
+        ("close_limit('api', reason => 'r')", "true"),
+        ("close_limit('api', reason => 'r')", "false"),
+        ("open_limit('api')", "true"),
+        ("open_limit('api')", "false"),
+        ("open_limit('all')", "false"),
+        ("pause('all')", "true"),
+        ("pause('all')", "false"),
+        ("resume('all')", "true"),
+        ("resume('all')", "false"),
+        ("set_project('p', 3)", "true"),
+        ("set_project('p', serial => true)", "true"),
+        ("set_project('p', 3, true)", "false"),
+        ("drop_limit('api')", "true"),
+    ] {
+        assert_eq!(one(&client, &format!("select orch.{act}")).await, changed, "{act}");
+    }
+    let told = "select string_agg(kind, ' ' order by id) from orch.events";
+    assert_eq!(
+        one(&client, told).await,
+        "limit_set limit_set limit_closed limit_opened paused resumed project_set project_set limit_dropped"
+    );
+    assert_eq!(one(&client, "select weight || ' ' || serial from orch.projects").await, "3 true");
+}
+
+#[tokio::test]
+async fn every_bad_argument_is_refused_in_words() {
+    let (_test, client, _) = stage().await;
+    client.batch_execute("select orch.set_limit('anthropic'), orch.set_limit('github')").await.unwrap();
+    client.batch_execute("select orch.enqueue('a', limits => '{github}')").await.unwrap();
+    let many = "x".repeat(101);
+    for (call, words) in [
+        ("set_limit('x', 0)".to_owned(), "limit \"x\": max_running 0 is not at least 1"),
+        ("set_limit('x', -1)".to_owned(), "max_running -1"),
+        ("set_limit(null)".to_owned(), "a limit's name is missing"),
+        ("set_limit('a b')".to_owned(), "limit \"a b\" is no well-formed name"),
+        (format!("set_limit('{many}')"), "no well-formed name"),
+        ("set_limit('project:')".to_owned(), "names no well-formed project"),
+        ("close_limit('antropic')".to_owned(), "limit \"antropic\" is unknown: the nearest is \"anthropic\""),
+        ("close_limit('github', now() - interval '1 s')".to_owned(), "which is past"),
+        ("close_limit('github', null)".to_owned(), "it cannot be closed until null"),
+        ("open_limit('gitlab')".to_owned(), "limit \"gitlab\" is unknown: the nearest is \"github\""),
+        ("drop_limit('github')".to_owned(), "it is in use: job 1 waits with it"),
+        ("drop_limit('nowhere')".to_owned(), "is unknown"),
+        ("pause('github')".to_owned(), "\"github\" is nothing to pause"),
+        ("pause('project:a b')".to_owned(), "names no well-formed project"),
+        ("pause(null)".to_owned(), "null is nothing to pause"),
+        ("resume('job 7')".to_owned(), "\"job 7\" is nothing to resume"),
+        ("set_project('p', -1)".to_owned(), "project \"p\": weight -1 is not between 1 and 1000000"),
+        ("set_project('p', 0)".to_owned(), "weight 0"),
+        ("set_project('')".to_owned(), "no well-formed name"),
+    ] {
+        let (code, message) = refused(&client, &format!("select orch.{call}")).await;
+        assert_eq!(code, "OR004", "{call}: {message}");
+        assert!(message.contains(words), "{call}: {message}");
+    }
+    assert_eq!(one(&client, "select count(*) from orch.limits").await, "2");
+}
+
+#[tokio::test]
+async fn the_distance_of_two_words_is_levenshteins() {
+    let (_test, client, _) = stage().await;
+    for (a, b, far) in [("", "", 0), ("abc", "abc", 0), ("", "abc", 3), ("kitten", "sitting", 3), ("api", "apo", 1)] {
+        assert_eq!(one(&client, &format!("select orch.distance('{a}', '{b}')")).await, far.to_string(), "{a} {b}");
+    }
+}
