@@ -8,7 +8,7 @@
 select j.id, j.status, j.project, j.agent, j.run_id, j.pid, j.replica_id, j.started_at, p.name as replica, p.host,
        j.priority, j.run_at, j.attempt, j.failures, j.max_attempts, j.lost_count, j.transient_count, j.interrupted_count,
        j.gate, j.limits, j.require::text as require, j.labels::text as labels, j.dedupe_key, extract(epoch from j.timeout)::double precision as timeout_seconds,
-       j.last_run_id, j.cancel_requested_at, j.awaits_replica, j.created_at, j.finished_at, j.error,
+       j.last_run_id, j.cancel_requested_at, j.awaits_replica, j.waits_for, j.created_at, j.finished_at, j.error,
        j.payload::text as payload, j.result::text as result, clock_timestamp() as read_at,
        extract(epoch from p.lease_until - clock_timestamp())::double precision as lease_left_seconds,
        case when j.run_id is not null then (

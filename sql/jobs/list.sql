@@ -13,7 +13,7 @@
 -- guard: none
 -- index: a walk of the primary key; no index of jobs may name the status
 select j.id, j.status, j.project, j.agent, j.run_id, p.name as replica, p.host, j.pid, j.priority, j.run_at, j.attempt,
-       j.failures, j.awaits_replica, j.cancel_requested_at, j.created_at, j.started_at, j.finished_at, j.error,
+       j.failures, j.awaits_replica, j.waits_for, j.cancel_requested_at, j.created_at, j.started_at, j.finished_at, j.error,
        clock_timestamp() as read_at
   from orch.jobs j
   left join orch.replicas p on p.replica_id = j.replica_id

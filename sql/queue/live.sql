@@ -4,7 +4,7 @@
 --       oldest first), oldest_queued_seconds (null where no job is due), replicas (jsonb array, live ones), last_tick_at,
 --       reaped_total, impossible_queued_total, guard_repairs_total, counted_at
 -- guard: none
--- index: jobs_claim, jobs_set_aside and agent_runs_open: none of them holds a finished job; the end of run_logs_pkey for
+-- index: jobs_claim, jobs_set_aside, jobs_waits_for and agent_runs_open: none of them holds a finished job; the end of run_logs_pkey for
 --        each running one
 with running as materialized (
     select j.id, r.run_id, j.pid, j.agent, j.project, p.name as replica, r.host, r.replica_id, r.claimed_at, p.lease_until,
@@ -22,9 +22,14 @@ queued as materialized (
 aside as materialized (
     select project, status, count(*) as jobs, min(run_at) as oldest from orch.jobs where set_aside group by project, status
 ),
+-- held ones are aside already
+waits as materialized (
+    select project, count(*) as jobs from orch.jobs where waits_for is not null and not set_aside group by project
+),
 counts as (
     select project, status, sum(jobs) as jobs
       from (select project, 'queued' as status, jobs from queued
+            union all select project, 'queued', jobs from waits
             union all select project, status, jobs from aside
             union all select project, 'running', count(*) from running group by project) each
      group by project, status

@@ -14,7 +14,7 @@ with waiting as materialized (
        for update skip locked
 )
 update orch.jobs j
-   set awaits_replica = null, claimable = j.status = 'queued'
+   set awaits_replica = null, claimable = j.status = 'queued' and j.waits_for is null
   from waiting w
  where j.id = w.id and j.awaits_replica is not null
 returning j.id as job_id

@@ -10,7 +10,7 @@
 -- $6 bigint            over how many rows at the most
 -- rows: one: what there is to do; ownerless, the job_ids found; next_after, where the next walk goes on (null: the start)
 -- guard: wait_until is set once an outage, or once a change of the server's timeline, and never moves backwards
--- index: jobs_impossible, jobs_awaits_replica, agent_runs_open, the primary keys
+-- index: jobs_impossible, jobs_awaits_replica, jobs_waits_for, agent_runs_open, the primary keys
 with clock as materialized (
     select clock_timestamp() as now, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) as timeline
 ),
@@ -66,6 +66,7 @@ select exists (select from orch.replicas p where p.state = 'live'
        exists (select from orch.jobs j where j.awaits_replica is not null
                   and not exists (select from orch.replicas p
                                    where p.replica_id = j.awaits_replica and p.state = 'live')) as unanswered,
+       exists (select from orch.jobs j where j.waits_for is not null) as waits,
        coalesce(t.wait_until > c.now, false) as waiting,
        w.ownerless, w.next_after
   from ticked t cross join clock c cross join walked w

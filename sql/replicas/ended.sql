@@ -7,6 +7,6 @@
 -- guard: awaits_replica and last_run_id
 -- index: the primary key
 update orch.jobs
-   set awaits_replica = null, claimable = status = 'queued'
+   set awaits_replica = null, claimable = status = 'queued' and waits_for is null
  where id = $2 and awaits_replica = $1 and last_run_id is not distinct from $3
 returning id as job_id

@@ -35,11 +35,12 @@
 --       already    the owner's side closed it before: this was heard the first time
 --       busy       another transaction holds a row, or has just changed it: send it again
 --       not_yours  no longer: a normal answer
+--       In each, `awaited`: some job of the batch has others that run after it.
 -- guard: run_id and replica_id of a running row, under its lock; late: of a run that is closed as lost by a reap, under
 --        the locks of job and run, which have it counted once. Jobs are locked in id order, then runs; none is waited
 --        for. A dedupe key that a late result takes back may be in an enqueue's hands, and is waited for but a moment; so
 --        are limits, which come after the runs. A run closes only a limit that its job needs.
--- index: the primary keys, agent_runs_job
+-- index: the primary keys, agent_runs_job; job_dependencies_after, once
 with facts as (
     select *
       from unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
@@ -242,7 +243,8 @@ select k.job_id, k.run_id,
             when k.runs_it or k.reaped then 'busy'
             when k.told then 'already'
             else 'not_yours' end as answer,
-       c.status as next_status
+       c.status as next_status,
+       exists (select from orch.job_dependencies d where d.after_id = any ($1)) as awaited
   from known k
   left join decided d on d.run_id = k.run_id
   left join changed c on c.run_id = k.run_id

@@ -65,6 +65,9 @@ pub(super) struct EnqueueArgs {
     /// A label that its replica must have, KEY=VALUE; may be given several times
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_label)]
     require: Vec<(String, String)>,
+    /// Jobs that must succeed first; if one fails or is cancelled, so is this one
+    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    after: Vec<JobId>,
     /// A label, KEY=VALUE; may be given several times
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_label)]
     label: Vec<(String, String)>,
@@ -112,7 +115,7 @@ pub(super) async fn run(context: &Context, args: EnqueueArgs) -> anyhow::Result<
         require: some(args.require),
         dedupe_key: args.dedupe_key,
         on_conflict: args.on_conflict,
-        after: Vec::new(),
+        after: args.after,
         max_attempts: args.max_attempts,
         timeout: args.timeout,
     };

@@ -12,7 +12,10 @@ use super::{
     when::short,
 };
 use crate::{
-    db::jobs::{Job, Run, Whole},
+    db::{
+        dependencies::{Dependencies, Neighbours},
+        jobs::{Job, Run, Whole},
+    },
     model::{JobId, JobStatus},
 };
 
@@ -32,8 +35,8 @@ pub(super) async fn run(context: &Context, args: JobArgs) -> anyhow::Result<Exit
         output::document(&whole)?;
         return Ok(Exit::Done);
     }
-    let Whole { job, runs } = whole;
-    for (name, value) in lines(&job) {
+    let Whole { job, dependencies, runs } = whole;
+    for (name, value) in lines(&job, &dependencies) {
         output::line(&format!("{name:<14}{value}"))?;
     }
     if matches!(job.line.status, JobStatus::Queued | JobStatus::Held) {
@@ -47,7 +50,7 @@ pub(super) async fn run(context: &Context, args: JobArgs) -> anyhow::Result<Exit
     Ok(Exit::Done)
 }
 
-fn lines(job: &Job) -> Vec<(&'static str, String)> {
+fn lines(job: &Job, dependencies: &Dependencies) -> Vec<(&'static str, String)> {
     let line = &job.line;
     let mut lines = vec![
         ("job", line.id.to_string()),
@@ -73,6 +76,8 @@ fn lines(job: &Job) -> Vec<(&'static str, String)> {
     some("labels", job.labels.as_ref().map(|labels| labels.get().to_owned()));
     some("dedupe key", job.dedupe_key.clone());
     some("timeout", job.timeout_seconds.map(short));
+    some("runs after", neighbours(&dependencies.after));
+    some("awaited by", neighbours(&dependencies.awaited_by));
     some("run", line.run_id.map(|run| run.to_string()));
     // Three facts that may fail apart: who owns the run and for how long, its process, and when it last said something.
     some("owner", line.replica.as_ref().map(|name| owner(name, line.host.as_deref(), job.lease_left_seconds)));
@@ -85,6 +90,20 @@ fn lines(job: &Job) -> Vec<(&'static str, String)> {
     some("payload", Some(job.payload.get().to_owned()));
     some("result", job.result.as_ref().map(|result| result.get().to_owned()));
     lines
+}
+
+/// `job 5 (running), 7 (succeeded) and 12 more`; none where there are none.
+fn neighbours(neighbours: &Neighbours) -> Option<String> {
+    if neighbours.jobs.is_empty() {
+        return None;
+    }
+    let each = neighbours.jobs.iter().map(|job| {
+        let status = job.status.map_or_else(|| "removed".to_owned(), |status| status.to_string());
+        format!("{} ({status})", job.id)
+    });
+    let shown = each.collect::<Vec<_>>().join(", ");
+    let more = neighbours.total - neighbours.jobs.len() as i64;
+    Some(if more > 0 { format!("{shown} and {more} more") } else { shown })
 }
 
 fn owner(name: &str, host: Option<&str>, lease_left: Option<f64>) -> String {

@@ -69,6 +69,11 @@ pub(super) fn note(job: &JobLine) -> String {
             if job.cancel_requested_at.is_some() { format!("{at}, being cancelled") } else { at }
         }
         JobStatus::Queued if job.awaits_replica.is_some() => "waits until its old process has ended".to_owned(),
+        JobStatus::Queued if !job.waits_for.is_empty() => {
+            let others = job.waits_for.len() - 1;
+            let more = if others > 0 { format!(" and {others} more") } else { String::new() };
+            format!("waits for job {}{more}", job.waits_for[0])
+        }
         JobStatus::Queued if job.run_at > job.read_at => {
             let wait = format!("due in {}", short(job.run_at.duration_since(job.read_at).as_secs_f64()));
             job.error.as_deref().map_or_else(|| wait.clone(), |error| format!("{wait}; {}", cut(error, 60)))

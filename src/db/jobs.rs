@@ -10,6 +10,7 @@ use tokio_postgres::types::ToSql;
 
 mod rows;
 
+pub(super) use rows::word_opt;
 pub use rows::{Job, JobLine, Page, Progress, Run, Selected, Whole};
 pub(super) use rows::{disagreement, json, word, word_opt};
 
@@ -33,6 +34,9 @@ const RETRY: Statement = statement!("jobs/retry", [INT8_ARRAY]);
 const HOLD: Statement = statement!("jobs/hold", [INT8_ARRAY]);
 const RELEASE: Statement = statement!("jobs/release", [INT8_ARRAY]);
 const AGENTS: Statement = statement!("jobs/agents", []);
+
+/// How many of the jobs that a job runs after, and of those that run after it, are shown with it.
+const NEIGHBOURS: i64 = 10;
 
 pub(super) const STATEMENTS: &[&Statement] =
     &[&ENQUEUE, &ENQUEUE_MANY, &GET, &RUNS, &PROGRESS, &LIST, &SELECT, &SET, &CANCEL, &RETRY, &HOLD, &RELEASE, &AGENTS];
@@ -201,7 +205,11 @@ impl Db {
     /// One job with its runs; none where there is no such job.
     pub async fn whole_job(&self, id: JobId) -> Result<Option<Whole>> {
         let Some(row) = self.query_opt(&GET, &[&id.0]).await? else { return Ok(None) };
-        Ok(Some(Whole { job: Job::from_row(&row)?, runs: self.runs_of_job(id).await? }))
+        Ok(Some(Whole {
+            job: Job::from_row(&row)?,
+            dependencies: self.dependencies_of_job(id, NEIGHBOURS).await?,
+            runs: self.runs_of_job(id).await?,
+        }))
     }
 
     /// The runs of a job, the first one first.

@@ -10,6 +10,7 @@ pub mod agents;
 pub mod bench;
 pub mod bulk;
 mod connect;
+pub mod dependencies;
 pub mod doctor;
 mod error;
 pub mod identity;
@@ -196,6 +197,7 @@ pub fn all_statements() -> impl Iterator<Item = &'static Statement> {
         agents::STATEMENTS,
         bench::STATEMENTS,
         bulk::STATEMENTS,
+        dependencies::STATEMENTS,
         doctor::STATEMENTS,
         identity::STATEMENTS,
         jobs::STATEMENTS,

@@ -49,6 +49,8 @@ pub struct Found {
     pub idle_runs: bool,
     /// Jobs that wait for an answer of a replica that is not live.
     pub unanswered: bool,
+    /// Jobs that wait for others.
+    pub waits: bool,
     /// Whether an outage is being waited out: nobody is declared dead now.
     pub waiting: bool,
     /// Running jobs of the walked piece that have no owner or no open run.
@@ -101,6 +103,7 @@ impl Db {
             impossible: row.try_get("impossible")?,
             idle_runs: row.try_get("idle_runs")?,
             unanswered: row.try_get("unanswered")?,
+            waits: row.try_get("waits")?,
             waiting: row.try_get("waiting")?,
             ownerless: row.try_get("ownerless")?,
             next_after: row.try_get("next_after")?,

@@ -11,7 +11,7 @@ use tokio_postgres::Row;
 use super::{Db, Error, Result, Statement, statement};
 use crate::model::{Containment, JobId, ReplicaId, RunId};
 pub use claim::{Claim, Claimant, ClaimantRules, Claimed, Look};
-pub use settle::{Answer, Closing, Ending, Settlement, Usage};
+pub use settle::{Answer, Answers, Closing, Ending, Settlement, Usage};
 
 const STAMP: Statement = statement!("runs/stamp", [UUID, INT8_ARRAY, UUID_ARRAY, INT4_ARRAY, INT8_ARRAY, TEXT_ARRAY]);
 const CANCELLED: Statement = statement!("runs/cancelled", [UUID]);

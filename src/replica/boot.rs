@@ -28,7 +28,7 @@ use crate::{
         replicas::{Other, Registration},
         runs::{Claimant, ClaimantRules},
     },
-    model::ReplicaId,
+    model::{JobId, ReplicaId},
     shim::client::{LeaseFile, Spawner, boottime, remove_lease},
 };
 
@@ -50,6 +50,7 @@ pub struct Boot {
     pulses: Pulses,
     settlements: mpsc::UnboundedSender<settle::Request>,
     stamps: mpsc::UnboundedSender<stamp::Stamp>,
+    ended: mpsc::UnboundedSender<JobId>,
     shipper: ship::Shipper,
     renewed: watch::Sender<()>,
     claiming: CancellationToken,
@@ -70,6 +71,7 @@ pub struct Boot {
 pub(super) struct Queues {
     pub settlements: mpsc::UnboundedReceiver<settle::Request>,
     pub stamps: mpsc::UnboundedReceiver<stamp::Stamp>,
+    pub ended: mpsc::UnboundedReceiver<JobId>,
     pub logs: mpsc::Receiver<ship::Request>,
 }
 
@@ -77,6 +79,7 @@ impl Boot {
     pub(super) fn new(start: &Start, spawner: Spawner) -> (Arc<Self>, Queues) {
         let (settlements, settlements_rx) = mpsc::unbounded_channel();
         let (stamps, stamps_rx) = mpsc::unbounded_channel();
+        let (ended, ended_rx) = mpsc::unbounded_channel();
         let (shipper, logs) = ship::Shipper::new(&start.settings, start.db.clone());
         let boot = Self {
             replica_id: ReplicaId::new(),
@@ -93,6 +96,7 @@ impl Boot {
             pulses: Pulses::default(),
             settlements,
             stamps,
+            ended,
             shipper,
             renewed: start.renewed.clone(),
             claiming: start.shutdown.drain.child_token(),
@@ -104,7 +108,7 @@ impl Boot {
             renew_nudge: Notify::new(),
             spawn_trouble: super::outage::Pause::default(),
         };
-        (Arc::new(boot), Queues { settlements: settlements_rx, stamps: stamps_rx, logs })
+        (Arc::new(boot), Queues { settlements: settlements_rx, stamps: stamps_rx, ended: ended_rx, logs })
     }
 
     /// This boot's name for the database.
@@ -178,6 +182,14 @@ impl Boot {
 
     pub(super) fn settlements(&self) -> &mpsc::UnboundedSender<settle::Request> {
         &self.settlements
+    }
+
+    /// Has the jobs looked at that wait for these, which have ended.
+    pub(super) fn resolve(&self, ended: &[JobId]) {
+        for job_id in ended {
+            // The loop is gone only when the process is about to be; then the tick of another does it.
+            let _ = self.ended.send(*job_id);
+        }
     }
 
     pub(super) fn stamps(&self) -> &mpsc::UnboundedSender<stamp::Stamp> {

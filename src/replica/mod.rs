@@ -21,6 +21,7 @@ mod pulse;
 mod reap;
 mod recover;
 mod renew;
+pub mod resolve;
 mod schedule;
 mod settle;
 mod ship;
@@ -165,6 +166,7 @@ async fn boot_once(
     // The loops that settle and stamp end when the last run has ended; the others when they are told to.
     loops.spawn(settle::run(boot.clone(), queues.settlements));
     loops.spawn(stamp::run(boot.clone(), queues.stamps));
+    loops.spawn(resolve::run(boot.clone(), queues.ended));
     loops.spawn(ship::run(boot.db().clone(), queues.logs));
 
     if let Err(error) = recover::former_boots(&boot, former).await {

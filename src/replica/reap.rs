@@ -9,6 +9,7 @@ use tracing::{info, warn};
 use super::{
     Boot,
     outage::{Outage, jittered},
+    resolve,
 };
 use crate::{
     db::{
@@ -16,7 +17,7 @@ use crate::{
         reaper::{Found, Timing},
         runs::{Answer, Ending, Owned},
     },
-    model::{ClosedBy, Outcome},
+    model::{ClosedBy, JobId, Outcome},
 };
 
 /// The most rows of one statement.
@@ -25,6 +26,8 @@ const BATCH: i64 = 500;
 const BATCHES: usize = 40;
 /// Rows that the walk of the primary key looks at in a tick.
 const WALK: i64 = 2_000;
+/// Of the rows that wait for others, how many predecessors are looked at in a tick.
+const PREDECESSORS: i64 = 20_000;
 /// Rows that the walk looks at in a statement when it goes over the whole table at startup.
 const WALK_AT_STARTUP: i64 = 50_000;
 
@@ -39,6 +42,8 @@ pub struct Reaper {
     walked_to: i64,
     /// Where the reap goes on, if a tick did not come to the end.
     reaped_to: i64,
+    /// Where the walk over the jobs that wait for others goes on.
+    waits_walked_to: JobId,
 }
 
 /// What one tick did.
@@ -56,6 +61,8 @@ pub struct Done {
     pub ownerless: usize,
     /// Jobs let go that waited for a replica which will never answer.
     pub released: usize,
+    /// Jobs let go, or cancelled, that waited for jobs which had ended.
+    pub resolved: usize,
 }
 
 /// Repairs impossible rows before the first claim: a claim takes such a row as it finds it, and nobody would ever hear of
@@ -103,7 +110,7 @@ impl Reaper {
     /// A reaper that has not ticked yet.
     #[must_use]
     pub const fn new(timing: Timing, sanitize_impossible: bool) -> Self {
-        Self { timing, sanitize_impossible, walked_to: 0, reaped_to: 0 }
+        Self { timing, sanitize_impossible, walked_to: 0, reaped_to: 0, waits_walked_to: JobId(0) }
     }
 
     /// One tick: one statement when there is nothing to do. `whole` walks the whole table, in as many as it takes.
@@ -121,7 +128,7 @@ impl Reaper {
             }
         }
         if found.orphaned || done.dead > 0 {
-            done.reaped = self.reap(db).await?;
+            done.reaped = self.reap(db, &mut done.resolved).await?;
         }
         if found.impossible {
             done.impossible = sanitize_impossible(db).await?;
@@ -134,6 +141,9 @@ impl Reaper {
         }
         if found.unanswered {
             done.released = db.release_unanswered(BATCH).await?.len();
+        }
+        if found.waits {
+            done.resolved += self.walk_waiting(db, whole).await?;
         }
         Ok(done)
     }
@@ -156,10 +166,27 @@ impl Reaper {
         }
     }
 
+    /// Resolves waits that nobody has: whoever settled the last run that a job waits for may have died right after.
+    async fn walk_waiting(&mut self, db: &Db, whole: bool) -> Result<usize> {
+        let mut resolved = 0;
+        if whole {
+            self.waits_walked_to = JobId(0);
+        }
+        loop {
+            let found = db.walk_waiting(self.waits_walked_to, WALK, PREDECESSORS).await?;
+            let done = resolve::resolve(db, Vec::new(), found.jobs).await?;
+            resolved += done.released + done.cancelled;
+            self.waits_walked_to = found.next_after.unwrap_or(JobId(0));
+            if !whole || found.next_after.is_none() {
+                return Ok(resolved);
+            }
+        }
+    }
+
     /// Settles the runs of dead owners as lost, by the tokens that were seen. A reap is a settle like any other: one that
     /// was adopted or settled in between is no longer the one that was seen, and zero rows is the answer. A tick that
     /// does not come to the end goes on there at the next.
-    async fn reap(&mut self, db: &Db) -> Result<usize> {
+    async fn reap(&mut self, db: &Db, resolved: &mut usize) -> Result<usize> {
         let mut reaped = 0;
         for _ in 0..BATCHES {
             let orphans = db.list_orphans(self.reaped_to, BATCH).await?;
@@ -168,7 +195,9 @@ impl Reaper {
             let lost = |(owned, why): (Owned, String)| owned.ended(Ending::bare(Outcome::Lost, ClosedBy::Reap, why));
             let batch = orphans.into_iter().map(lost).collect();
             let mut settled = 0;
-            for answer in db.settle_runs(batch).await.map_err(|(error, _)| error)? {
+            let answers = db.settle_runs(batch).await.map_err(|(error, _)| error)?;
+            let awaited = answers.awaited.clone();
+            for answer in answers {
                 match answer {
                     Answer::Settled(run_id, next) => {
                         info!(%run_id, %next, "reaped");
@@ -186,6 +215,8 @@ impl Reaper {
                     | Answer::Noted(_) => {}
                 }
             }
+            let done = resolve::resolve(db, awaited, Vec::new()).await?;
+            *resolved += done.released + done.cancelled;
             if settled > 0 {
                 db.count_reaped(settled).await?;
                 reaped += settled as usize;

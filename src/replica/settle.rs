@@ -110,6 +110,7 @@ pub(super) async fn run(boot: Arc<Boot>, mut requests: mpsc::UnboundedReceiver<R
                 Ok(answers) => {
                     failpoint::hit(Point::SettleCommitted);
                     outage.worked();
+                    boot.resolve(&answers.awaited);
                     for answer in answers {
                         deal_with(&boot, answer, &mut waiting);
                     }

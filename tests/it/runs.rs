@@ -176,7 +176,7 @@ async fn every_outcome_leaves_a_row_without_an_owner_and_a_closed_run_with_the_h
     let claimant = register(&db).await;
     let claimed = claim(&db, &claimant, 20).await;
     let batch = claimed.into_iter().zip(Outcome::ALL).map(|(job, outcome)| job.owned.ended(ending(*outcome))).collect();
-    let mut answers = db.settle_runs(batch).await.unwrap();
+    let mut answers: Vec<_> = db.settle_runs(batch).await.unwrap().into_iter().collect();
     answers.sort_by_key(|answer| match answer {
         Answer::Settled(run_id, _) => *run_id,
         other => panic!("{other:?}"),

@@ -120,7 +120,9 @@ async fn much(client: &Client) {
              select run_id, id, 1, replica_id from orch.jobs where status = 'running';
              insert into orch.run_logs (run_id, position, bytes)
              select run_id, n * 10, '0123456789' from orch.agent_runs, generate_series(0, 1) n;
-             analyze orch.run_logs; analyze orch.jobs; analyze orch.agent_runs; analyze orch.replicas",
+             insert into orch.jobs (agent, claimable, waits_for) select 'a', false, array[n] from generate_series(1, 5000) n;
+             insert into orch.job_dependencies (job_id, after_id) select id, waits_for[1] from orch.jobs where waits_for is not null;
+             analyze orch.job_dependencies; analyze orch.run_logs; analyze orch.jobs; analyze orch.agent_runs; analyze orch.replicas",
         )
         .await
         .unwrap();
@@ -132,6 +134,7 @@ async fn on_a_hundred_thousand_rows_claim_reap_and_tick_name_their_indexes_and_w
     let client = db.client().await;
     much(&client).await;
     let me = "'00000000-0000-7000-8000-0000000000aa'";
+    let settled = statements()["runs/settle"].params.len();
     let cases: &[(&str, String, &[&str])] = &[
         (
             "runs/claim",
@@ -140,7 +143,18 @@ async fn on_a_hundred_thousand_rows_claim_reap_and_tick_name_their_indexes_and_w
         ),
         ("runs/inherited", format!("(array[{me}::uuid], '{{}}')"), &["agent_runs_o", "jobs_pkey"]),
         ("reaper/orphans", "(0, 100)".to_owned(), &["agent_runs_o", "jobs_pkey"]),
-        ("reaper/tick", "(60, 5, 5, true, 0, 2000)".to_owned(), &["jobs_impossible", "jobs_awaits_replica"]),
+        (
+            "reaper/tick",
+            "(60, 5, 5, true, 0, 2000)".to_owned(),
+            &["jobs_impossible", "jobs_awaits_replica", "jobs_waits_for"],
+        ),
+        ("dependencies/walk", "(0, 2000, 20000)".to_owned(), &["jobs_waits_for", "jobs_pkey"]),
+        ("dependencies/of_job", "(5, 10)".to_owned(), &["job_dependencies_pkey", "job_dependencies_after"]),
+        (
+            "runs/settle",
+            format!("('{{1,2}}'{})", ", null".repeat(settled - 1)),
+            &["job_dependencies_after", "jobs_pkey"],
+        ),
         ("reaper/sanitize_impossible", "(100)".to_owned(), &["jobs_impossible"]),
         ("reaper/release_unanswered", "(100)".to_owned(), &["jobs_awaits_replica"]),
         ("logs/ship", "(array[gen_random_uuid()], array[0], array[''::bytea])".to_owned(), &["agent_runs_pkey"]),

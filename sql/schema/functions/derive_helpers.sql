@@ -1,4 +1,4 @@
--- Derives finished_at, failed_at, claimable, live_dedupe_key and awaits_replica from the status, so that a plain INSERT or
+-- Derives finished_at, failed_at, claimable, live_dedupe_key, awaits_replica and waits_for from the status, so that a plain INSERT or
 -- UPDATE does not stumble over a CHECK. Fired by its trigger only where they disagree; orch's own statements set them.
 create or replace function orch.derive_helpers() returns trigger
 language plpgsql
@@ -8,7 +8,10 @@ begin
     if new.status = 'running' or new.status in ('succeeded', 'failed') then
         new.awaits_replica := null;
     end if;
-    new.claimable := new.status = 'queued' and new.awaits_replica is null;
+    if new.status not in ('queued', 'held') then
+        new.waits_for := null;
+    end if;
+    new.claimable := new.status = 'queued' and new.awaits_replica is null and new.waits_for is null;
     new.finished_at := case when new.status in ('succeeded', 'failed', 'cancelled')
                             then coalesce(new.finished_at, clock_timestamp()) end;
     new.failed_at := case when new.status = 'failed' then coalesce(new.failed_at, new.finished_at) end;

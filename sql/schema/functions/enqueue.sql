@@ -6,7 +6,7 @@
 -- dedupe_key       at most one live job has it; on_conflict says what else: 'return' (the live one's number, the
 --                  default), 'replace' (the payload of the live one, while it does not run), 'refuse' (SQLSTATE OR002)
 -- limits           named caps that the job needs, each made by orch.set_limit before; require: labels that a replica must have
--- after            comes with a later version: a value is refused by name (SQLSTATE OR003)
+-- after            numbers of jobs that must have succeeded before; if one of them fails or is cancelled, so is this one
 create or replace function orch.enqueue(
     agent text,
     payload jsonb default '{}',
@@ -31,6 +31,8 @@ declare
     job_id bigint;
     live_status text;
     fault record;
+    waits bigint[];
+    closes bigint;
 begin
     fault := orch.fault_of_wish(agent, payload, project, priority, run_at, gate, limits, labels, require, dedupe_key,
                                 on_conflict, after, max_attempts, timeout);
@@ -38,18 +40,24 @@ begin
         raise exception 'enqueue: %', fault.complaint using errcode = fault.code, hint = 'nothing was enqueued';
     end if;
     project := coalesce(project, 'default');
+    if after <> '{}' then
+        waits := orch.unfinished(after);
+    end if;
     loop
         insert into orch.jobs as j
             (agent, payload, project, priority, run_at, gate, limits, require, labels, dedupe_key, live_dedupe_key,
-             max_attempts, timeout)
+             max_attempts, timeout, waits_for, claimable)
         values
             (agent, coalesce(payload, '{}'), project, coalesce(priority, 0), coalesce(run_at, now()),
              coalesce(gate, orch.gate_of(project)), orch.sorted_limits(limits), nullif(require, '{}'),
-             coalesce(labels, '{}'), dedupe_key, dedupe_key, max_attempts, timeout)
+             coalesce(labels, '{}'), dedupe_key, dedupe_key, max_attempts, timeout, waits, waits is null)
         on conflict (live_dedupe_key) where live_dedupe_key is not null do nothing
         returning j.id into job_id;
         if job_id is not null then
-            if run_at is null or run_at <= now() then
+            if after <> '{}' then
+                insert into orch.job_dependencies (job_id, after_id) select job_id, a.id from unnest(after) a (id);
+            end if;
+            if waits is null and (run_at is null or run_at <= now()) then
                 perform orch.wake(agent, require);
             end if;
             exit;
@@ -64,6 +72,15 @@ begin
         end if;
         continue when job_id is null;
 
+        if after <> '{}' then
+            closes := orch.leads_to(after, job_id);
+        end if;
+        if closes is not null then
+            raise exception 'enqueue: after is circular: job % is live with dedupe_key %, and job % %', job_id,
+                    to_jsonb(dedupe_key), closes,
+                    case when closes = job_id then 'cannot wait for itself' else format('waits for job %s', job_id) end
+                using errcode = 'OR004', hint = 'nothing was enqueued';
+        end if;
         if on_conflict = 'refuse' or (on_conflict = 'replace' and live_status = 'running') then
             raise exception 'enqueue: dedupe_key % is taken: already live as job %, which is %',
                     to_jsonb(dedupe_key), job_id, live_status

@@ -1,7 +1,7 @@
 -- What enqueue and enqueue_many share: the words of their refusals, and the gate of a serial project.
 
--- Says in words what the CHECKs of orch.jobs would refuse by name, and which feature is not there yet; null where the
--- wish is a job. Null parameters stand for a default. `code` is OR003 (not there yet) or OR004 (bad argument).
+-- Says in words what the CHECKs of orch.jobs would refuse by name, and what none of them knows; null where the wish is a
+-- job. Null parameters stand for a default. `code` is OR004 (bad argument) or OR005 (a job that is not there).
 create or replace function orch.fault_of_wish(
     agent text, payload jsonb, project text, priority integer, run_at timestamptz, gate text, limits text[], labels jsonb,
     require jsonb, dedupe_key text, on_conflict text, after bigint[], max_attempts integer, timeout interval,
@@ -13,15 +13,7 @@ as $$
 declare
     well_formed constant text := '^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$';
     a_name constant text := ': a name has 1 to 100 letters, digits, ".", "_" and "-", and begins with a letter or digit';
-    missing constant text := ' comes with a later version of orch: leave it out';
 begin
-    complaint := case
-        when after is not null then 'after' || missing
-    end;
-    if complaint is not null then
-        code := 'OR003';
-        return;
-    end if;
     -- What is quoted is quoted as JSON, which shows control characters instead of sending them to a terminal.
     complaint := case
         when agent is null then 'agent is missing'
@@ -50,6 +42,8 @@ begin
     end if;
     if complaint is not null then
         code := 'OR004';
+    elsif after <> '{}' then
+        select f.code, f.complaint into code, complaint from orch.fault_of_after(after) f;
     end if;
 end
 $$;

@@ -45,7 +45,8 @@ declare
 begin
     select bool_and(orch.has_shape(e.wish)) as shaped,
            bool_or(e.wish ?| '{limits,require,after,on_conflict}') as wordy,
-           bool_or(e.wish ? 'dedupe_key') as keyed
+           bool_or(e.wish ? 'dedupe_key') as keyed,
+           bool_or(e.wish ? 'after') as dependent
       into look
       from jsonb_array_elements(wishes) e (wish);
     if look.wordy or not look.shaped then
@@ -64,16 +65,27 @@ begin
 
     with inserted as (
         insert into orch.jobs
-            (agent, payload, project, priority, run_at, gate, limits, require, labels, max_attempts, timeout)
+            (agent, payload, project, priority, run_at, gate, limits, require, labels, max_attempts, timeout, waits_for,
+             claimable)
         select w.agent, w.payload, w.project, w.priority, w.run_at,
                coalesce(w.gate, (select 'project:' || p.name from orch.projects p where p.name = w.project and p.serial)),
                case when w.limits is not null then orch.sorted_limits(w.limits) end, nullif(w.require, '{}'),
-               w.labels, w.max_attempts, w.timeout
+               w.labels, w.max_attempts, w.timeout, u.waits_for, u.waits_for is null
           from orch.wishes_of(wishes) w
+         cross join lateral (
+            select case when w.after <> '{}' then orch.unfinished(w.after) end as waits_for offset 0) u
          where w.dedupe_key is null
         returning id
     )
     select coalesce(array_agg(i.id order by i.id), '{}') into ids from inserted i;
+    if look.dependent then
+        insert into orch.job_dependencies (job_id, after_id)
+        select i.id, a.id
+          from unnest(ids) with ordinality i (id, n)
+          join (select w.after, row_number() over (order by w.place) as n
+                  from orch.wishes_of(wishes) w where w.dedupe_key is null) w on w.n = i.n
+         cross join lateral unnest(w.after) a (id);
+    end if;
     if look.keyed is not true then
         return;
     end if;
@@ -86,15 +98,21 @@ begin
     inserted as (
         insert into orch.jobs
             (id, agent, payload, project, priority, run_at, gate, limits, require, labels, dedupe_key, live_dedupe_key,
-             max_attempts, timeout)
+             max_attempts, timeout, waits_for, claimable)
         overriding system value
         select n.id, n.agent, n.payload, n.project, n.priority, n.run_at,
                coalesce(n.gate, (select 'project:' || p.name from orch.projects p where p.name = n.project and p.serial)),
                case when n.limits is not null then orch.sorted_limits(n.limits) end, nullif(n.require, '{}'),
-               n.labels, n.dedupe_key, n.dedupe_key, n.max_attempts, n.timeout
+               n.labels, n.dedupe_key, n.dedupe_key, n.max_attempts, n.timeout, u.waits_for, u.waits_for is null
           from numbered n
+         cross join lateral (
+            select case when n.after <> '{}' then orch.unfinished(n.after) end as waits_for offset 0) u
         on conflict (live_dedupe_key) where live_dedupe_key is not null do nothing
         returning id
+    ),
+    depending as (
+        insert into orch.job_dependencies (job_id, after_id)
+        select n.id, a.id from numbered n join inserted i on i.id = n.id cross join lateral unnest(n.after) a (id)
     )
     select array_agg(n.place) filter (where i.id is not null), array_agg(i.id) filter (where i.id is not null),
            array_agg(n.place) filter (where i.id is null)
@@ -111,15 +129,17 @@ begin
         keyed_ids := keyed_ids || orch.enqueue(
             agent => wish.agent, payload => wish.payload, project => wish.project, priority => wish.priority,
             run_at => wish.run_at, gate => wish.gate, limits => wish.limits, labels => wish.labels,
-            require => wish.require, dedupe_key => wish.dedupe_key, on_conflict => wish.on_conflict, max_attempts => wish.max_attempts, timeout => wish.timeout);
+            require => wish.require, dedupe_key => wish.dedupe_key, on_conflict => wish.on_conflict, after => wish.after,
+            max_attempts => wish.max_attempts, timeout => wish.timeout);
     end loop;
     place := null;
     select array_agg(w.place order by w.place) into places from orch.wishes_of(wishes) w where w.dedupe_key is null;
     select array_agg(a.id order by a.place) into ids
       from (select * from unnest(places, ids) union all select * from unnest(keyed_places, keyed_ids)) a (place, id);
 exception
-    when sqlstate 'OR002' then
-        code := 'OR002';
+    -- of orch.enqueue: a key that is taken, or a circle
+    when sqlstate 'OR002' or sqlstate 'OR004' then
+        code := sqlstate;
         complaint := regexp_replace(sqlerrm, '^enqueue: ', '');
         ids := null;
     when data_exception or check_violation or not_null_violation then

@@ -29,10 +29,12 @@ declare
 begin
     if was in ('queued', 'held') then
         update orch.jobs j
-           set status = 'cancelled', claimable = false, finished_at = clock_timestamp(), live_dedupe_key = null
+           set status = 'cancelled', claimable = false, waits_for = null, finished_at = clock_timestamp(),
+               live_dedupe_key = null
          where j.id = cancel.job_id;
         insert into orch.events (kind, job_id, detail)
         values ('cancelled', cancel.job_id, jsonb_build_object('was', was));
+        perform orch.cancel_dependents(cancel.job_id);
         return 'cancelled';
     elsif was = 'running' then
         update orch.jobs j set cancel_requested_at = coalesce(j.cancel_requested_at, clock_timestamp())
@@ -56,15 +58,30 @@ as $$
 declare
     was text := orch.locked_status(retry.job_id);
     live bigint;
+    waits bigint[];
+    bad bigint;
+    bad_status text;
 begin
     if was not in ('succeeded', 'failed', 'cancelled') then
         raise exception 'job % is %, not finished', retry.job_id, was
             using errcode = 'OR001',
                   hint = case was when 'held' then 'use orch.release(job_id)' else 'wait for its end, or cancel it' end;
     end if;
+    -- It waits again for what has not succeeded. Jobs that were removed meanwhile are not waited for: they had ended.
+    select array_agg(p.id order by p.id) filter (where p.status in ('queued', 'held', 'running')),
+           min(p.id) filter (where p.status in ('failed', 'cancelled'))
+      into waits, bad
+      from orch.job_dependencies d
+      join orch.jobs p on p.id = d.after_id and p.status <> 'succeeded'
+     where d.job_id = retry.job_id;
+    if bad is not null then
+        select p.status into bad_status from orch.jobs p where p.id = bad;
+        raise exception 'job % runs after job %, which is %', retry.job_id, bad, bad_status
+            using errcode = 'OR001', hint = format('retry that one first: orch.retry(%s)', bad);
+    end if;
     begin
         update orch.jobs j
-           set status = 'queued', claimable = j.awaits_replica is null, run_at = clock_timestamp(), finished_at = null,
+           set status = 'queued', claimable = j.awaits_replica is null and waits is null, waits_for = waits, run_at = clock_timestamp(), finished_at = null,
                failed_at = null, failures = 0, lost_count = 0, transient_count = 0, interrupted_count = 0,
                -- Kept while a replica is to end the process of that run: it is told by its name.
                last_run_id = case when j.awaits_replica is not null then j.last_run_id end,
@@ -81,7 +98,7 @@ begin
             using errcode = 'OR002', hint = 'wait for that one, or cancel it';
     end;
     insert into orch.events (kind, job_id, detail) values ('retried', retry.job_id, jsonb_build_object('was', was));
-    perform orch.wake(j.agent, j.require) from orch.jobs j where j.id = retry.job_id;
+    perform orch.wake(j.agent, j.require) from orch.jobs j where j.id = retry.job_id and j.claimable;
     return 'queued';
 end
 $$;
@@ -126,10 +143,10 @@ begin
                               else 'there is nothing to do' end;
     end if;
     update orch.jobs j
-       set status = 'queued', claimable = j.awaits_replica is null, transient_count = 0, interrupted_count = 0
+       set status = 'queued', claimable = j.awaits_replica is null and j.waits_for is null, transient_count = 0, interrupted_count = 0
      where j.id = release.job_id;
     insert into orch.events (kind, job_id) values ('released', release.job_id);
-    perform orch.wake(j.agent, j.require) from orch.jobs j where j.id = release.job_id and j.run_at <= now();
+    perform orch.wake(j.agent, j.require) from orch.jobs j where j.id = release.job_id and j.claimable and j.run_at <= now();
     return 'queued';
 end
 $$;

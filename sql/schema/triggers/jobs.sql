@@ -50,7 +50,8 @@ comment on trigger jobs_zz1_guard_owner on orch.jobs is 'A row that does not run
 create or replace trigger jobs_zz2_derive_helpers
     before insert or update on orch.jobs
     for each row when (
-        new.claimable is distinct from (new.status = 'queued' and new.awaits_replica is null)
+        new.claimable is distinct from (new.status = 'queued' and new.awaits_replica is null and new.waits_for is null)
+        or (new.waits_for is not null and new.status not in ('queued', 'held'))
         or (new.finished_at is not null) <> (new.status in ('succeeded', 'failed', 'cancelled'))
         or (new.failed_at is not null) <> (new.status = 'failed')
         or (new.awaits_replica is not null and new.status in ('running', 'succeeded', 'failed'))

@@ -10,7 +10,7 @@ select 'finished_at_mismatch', j.id::text from orch.jobs j
  where (j.status in ('succeeded', 'failed', 'cancelled')) <> (j.finished_at is not null)
 union all
 select 'claimable_mismatch', j.id::text from orch.jobs j
- where j.claimable is distinct from (j.status = 'queued' and j.awaits_replica is null)
+ where j.claimable is distinct from (j.status = 'queued' and j.awaits_replica is null and j.waits_for is null)
 union all
 select 'running_without_open_run', j.id::text from orch.jobs j
  where j.status = 'running'
@@ -35,7 +35,17 @@ select 'dedupe_key_twice', j.live_dedupe_key from orch.jobs j
 union all
 select 'attempts_do_not_add_up', j.id::text from orch.jobs j
   join (select r.job_id, count(*) as runs from orch.agent_runs r group by r.job_id) r on r.job_id = j.id
- where j.attempt < r.runs;
+ where j.attempt < r.runs
+union all
+select 'waits_although_it_ran', j.id::text from orch.jobs j
+ where j.waits_for is not null and j.status not in ('queued', 'held')
+union all
+select 'ran_before_a_predecessor', j.id::text from orch.jobs j
+  join orch.job_dependencies d on d.job_id = j.id
+  join orch.jobs p on p.id = d.after_id
+ where j.status = 'running'
+   and not exists (select from orch.agent_runs r
+                    where r.job_id = p.id and r.outcome = 'succeeded' and r.ended_at <= j.started_at);
 comment on view orch.violations is 'Every invariant as a query; empty while all hold.';
 comment on column orch.violations.invariant is 'Which one is broken.';
 comment on column orch.violations.what is 'By what: the number of a job, the run_id of a run, or the key that is there twice.';

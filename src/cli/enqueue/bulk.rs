@@ -150,6 +150,7 @@ async fn defaults(args: &EnqueueArgs, bulk: &Bulk) -> Result<String, Failure> {
         ("gate", args.gate.as_ref().map(|gate| json!(gate))),
         ("limits", (!args.limit.is_empty()).then(|| json!(args.limit))),
         ("require", object(&args.require)),
+        ("after", (!args.after.is_empty()).then(|| json!(args.after))),
         ("labels", object(&args.label)),
         ("max_attempts", args.max_attempts.map(|max| json!(max))),
         ("timeout", args.timeout.map(|timeout| json!(format!("{} seconds", timeout.as_secs_f64())))),

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use tokio_postgres::Row;
 
 use crate::{
-    db::{Error, Result},
+    db::{Error, Result, dependencies::Dependencies},
     model::{ClosedBy, Containment, JobId, JobStatus, Outcome, ReplicaId, RunId, UnknownWord},
 };
 
@@ -39,6 +39,8 @@ pub struct JobLine {
     pub host: Option<String>,
     /// Whose old process must end first.
     pub awaits_replica: Option<ReplicaId>,
+    /// The jobs that must succeed first, as far as it is not known that they have.
+    pub waits_for: Vec<JobId>,
     /// When somebody wanted it to be cancelled.
     pub cancel_requested_at: Option<Timestamp>,
     /// When it was enqueued.
@@ -101,12 +103,15 @@ pub struct Page {
     pub next: Option<JobId>,
 }
 
-/// One job with its runs.
+/// One job with its runs, and the jobs around it.
 #[derive(Debug, Serialize)]
 pub struct Whole {
     /// The job.
     #[serde(flatten)]
     pub job: Job,
+    /// Which jobs it runs after, and which run after it.
+    #[serde(flatten)]
+    pub dependencies: Dependencies,
     /// Its runs, the first one first.
     pub runs: Vec<Run>,
 }
@@ -204,6 +209,9 @@ impl JobLine {
             replica: row.try_get("replica")?,
             host: row.try_get("host")?,
             awaits_replica: row.try_get::<_, Option<_>>("awaits_replica")?.map(ReplicaId),
+            waits_for: row
+                .try_get::<_, Option<Vec<i64>>>("waits_for")?
+                .map_or_else(Vec::new, |ids| ids.into_iter().map(JobId).collect()),
             cancel_requested_at: row.try_get("cancel_requested_at")?,
             created_at: row.try_get("created_at")?,
             started_at: row.try_get("started_at")?,
@@ -294,6 +302,7 @@ pub(in crate::db) fn word<T: std::str::FromStr<Err = UnknownWord>>(row: &Row, co
     word_opt(row, column)?.ok_or_else(|| disagreement(column, "it is null"))
 }
 
+/// As [`word`], where there may be none.
 pub(in crate::db) fn word_opt<T: std::str::FromStr<Err = UnknownWord>>(row: &Row, column: &str) -> Result<Option<T>> {
     let word: Option<&str> = row.try_get(column)?;
     word.map(|word| word.parse().map_err(|error: UnknownWord| disagreement(column, &error.to_string()))).transpose()

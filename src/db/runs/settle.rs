@@ -1,6 +1,6 @@
 //! Settling: how a run ended, handed to the one statement that leaves `running` by rule.
 
-use std::time::Duration;
+use std::{ops::Deref, time::Duration};
 
 use tokio_postgres::Row;
 
@@ -171,6 +171,38 @@ pub enum Answer {
     Refused(Settlement, Error),
 }
 
+/// What the database made of a batch of settlements: an answer to each.
+#[derive(Debug, Default)]
+pub struct Answers {
+    all: Vec<Answer>,
+    /// Jobs that have ended by this batch, if others run after any of them: who waits for them is to be resolved.
+    pub awaited: Vec<JobId>,
+}
+
+impl Answers {
+    /// Takes one out.
+    pub fn remove(&mut self, index: usize) -> Answer {
+        self.all.remove(index)
+    }
+}
+
+impl Deref for Answers {
+    type Target = [Answer];
+
+    fn deref(&self) -> &[Answer] {
+        &self.all
+    }
+}
+
+impl IntoIterator for Answers {
+    type Item = Answer;
+    type IntoIter = std::vec::IntoIter<Answer>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.all.into_iter()
+    }
+}
+
 /// What stands in the way of a late result that takes its job's dedupe key back.
 const DEDUPE_KEY: &str = "jobs_live_dedupe_key";
 
@@ -184,31 +216,34 @@ impl Db {
     /// does not get, is repeated one by one, and a run whose result is refused is settled without it, as failed with the
     /// database's message. An error (with the whole batch back) means that the database cannot be asked now: send it
     /// again, it may or may not have happened.
-    pub async fn settle_runs(&self, batch: Vec<Settlement>) -> Result<Vec<Answer>, (Error, Vec<Settlement>)> {
+    pub async fn settle_runs(&self, batch: Vec<Settlement>) -> Result<Answers, (Error, Vec<Settlement>)> {
         match self.settle_batch(&batch).await {
             Ok(rows) => Ok(answers(batch, &rows)),
             Err(error) if !error.is_about_data() && !is_in_the_way(&error) => Err((error, batch)),
             Err(_) => {
-                let mut all = Vec::with_capacity(batch.len());
+                let mut said = Answers::default();
                 let mut rest = batch.into_iter();
                 while let Some(one) = rest.next() {
                     match self.settle_one(one).await {
-                        Ok(answer) => all.extend(answer),
+                        Ok(answer) => {
+                            said.all.extend(answer.all);
+                            said.awaited.extend(answer.awaited);
+                        }
                         Err((error, one)) => {
-                            all.push(Answer::Busy(one));
+                            said.all.push(Answer::Busy(one));
                             if !is_in_the_way(&error) {
                                 // Some may be answered, and each answer is heard but once; the others are sent again.
-                                all.extend(rest.by_ref().map(Answer::Busy));
+                                said.all.extend(rest.by_ref().map(Answer::Busy));
                             }
                         }
                     }
                 }
-                Ok(all)
+                Ok(said)
             }
         }
     }
 
-    async fn settle_one(&self, mut one: Settlement) -> Result<Vec<Answer>, (Error, Settlement)> {
+    async fn settle_one(&self, mut one: Settlement) -> Result<Answers, (Error, Settlement)> {
         match self.settle_batch(std::slice::from_ref(&one)).await {
             Ok(rows) => return Ok(answers(vec![one], &rows)),
             Err(error) if error.is_about_data() && !is_in_the_way(&error) => {
@@ -221,7 +256,9 @@ impl Db {
         }
         match self.settle_batch(std::slice::from_ref(&one)).await {
             Ok(rows) => Ok(answers(vec![one], &rows)),
-            Err(error) if error.is_about_data() && !is_in_the_way(&error) => Ok(vec![Answer::Refused(one, error)]),
+            Err(error) if error.is_about_data() && !is_in_the_way(&error) => {
+                Ok(Answers { all: vec![Answer::Refused(one, error)], awaited: Vec::new() })
+            }
             Err(error) => Err((error, one)),
         }
     }
@@ -270,26 +307,36 @@ impl Db {
 }
 
 /// Pairs settlements with the rows that answer them; one that no row answers is sent again.
-fn answers(batch: Vec<Settlement>, rows: &[Row]) -> Vec<Answer> {
+fn answers(batch: Vec<Settlement>, rows: &[Row]) -> Answers {
     let by_run: std::collections::HashMap<uuid::Uuid, (&str, Option<&str>)> = rows
         .iter()
         .filter_map(|row| {
             Some((row.try_get("run_id").ok()?, (row.try_get("answer").ok()?, row.try_get("next_status").ok()?)))
         })
         .collect();
-    batch
+    let is_awaited = rows.iter().any(|row| row.try_get("awaited").unwrap_or(false));
+    let mut awaited = Vec::new();
+    let all = batch
         .into_iter()
         .map(|one| match by_run.get(&one.owned.run_id.0) {
-            Some(("settled", Some(status))) => {
-                Answer::Settled(one.owned.run_id, status.parse().unwrap_or(JobStatus::Held))
+            Some((answer @ ("settled" | "late"), Some(status))) => {
+                let status: JobStatus = status.parse().unwrap_or(JobStatus::Held);
+                if is_awaited && status.is_finished() {
+                    awaited.push(one.owned.job_id);
+                }
+                if *answer == "late" {
+                    Answer::Late(one.owned.run_id, status)
+                } else {
+                    Answer::Settled(one.owned.run_id, status)
+                }
             }
-            Some(("late", Some(status))) => Answer::Late(one.owned.run_id, status.parse().unwrap_or(JobStatus::Held)),
             Some(("noted", _)) => Answer::Noted(one.owned.run_id),
             Some(("already", _)) => Answer::Already(one.owned.run_id),
             Some(("not_yours", _)) => Answer::NotYours(one.owned.run_id),
             _ => Answer::Busy(one),
         })
-        .collect()
+        .collect();
+    Answers { all, awaited }
 }
 
 /// Postgres text holds no NUL.

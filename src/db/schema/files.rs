@@ -27,6 +27,7 @@ pub const MIGRATIONS: &[(&str, &str)] = files!("migrations":
     "V7__create_run_logs",
     "V8__add_lost_counted",
     "V9__add_limits_and_lanes",
+    "V10__add_dependencies",
     "V11__create_schedules",
 );
 
@@ -34,6 +35,7 @@ pub const MIGRATIONS: &[(&str, &str)] = files!("migrations":
 /// `create or replace` cannot change, or that goes, is dropped by a migration.
 pub const DEFINITIONS: &[(&str, &str)] = files!("sql/schema":
     "functions/claim_order",
+    "functions/dependencies",
     "functions/derive_helpers",
     "functions/enqueue",
     "functions/enqueue_helpers",

@@ -58,7 +58,7 @@ async fn every_bad_argument_of_enqueue_is_refused_in_words() {
             "OR004",
             "require must have at most 8 KiB",
         ),
-        ("'a', after => '{1}'".into(), "OR003", "after comes with a later version"),
+        ("'a', after => '{1}'".into(), "OR005", "after names job 1, and there is no such job"),
         ("'a', labels => '[]'".into(), "OR004", "labels must be a JSON object, not array"),
         ("'a', labels => 'null'".into(), "OR004", "labels must be a JSON object, not null"),
         (
@@ -125,7 +125,7 @@ async fn every_bad_element_of_enqueue_many_is_named_and_nothing_is_enqueued() {
         ("'[{\"agent\": \"a\", \"limits\": \"x\"}]'", "OR004", "element 1: limits must be of type array, not string"),
         ("'[{\"agent\": \"a\", \"limits\": [null]}]'", "OR004", "element 1: a limit's name is missing"),
         ("'[{\"agent\": \"a\", \"require\": []}]'", "OR004", "element 1: require must be of type object, not array"),
-        ("'[{\"agent\": \"a\", \"after\": [1]}]'", "OR003", "element 1: after comes with a later version"),
+        ("'[{\"agent\": \"a\", \"after\": [1]}]'", "OR005", "element 1: after names job 1, and there is no"),
         ("'[{\"agent\": \"a\", \"on_conflict\": \"return\"}]'", "OR004", "element 1: on_conflict needs a dedupe_key"),
         (
             "'[{\"agent\": \"a\"}, {\"agent\": \"a\", \"dedupe_key\": \"k\"},
