@@ -10,7 +10,6 @@ use tokio_postgres::types::ToSql;
 
 mod rows;
 
-pub(super) use rows::word_opt;
 pub use rows::{Job, JobLine, Page, Progress, Run, Selected, Whole};
 pub(super) use rows::{disagreement, json, word, word_opt};
 

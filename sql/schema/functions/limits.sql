@@ -126,7 +126,7 @@ begin
       from orch.agents a where a.limits @> array[drop_limit.name] order by a.name limit 1;
     if who is null then
         select format('job %s waits with it', j.id) into who
-          from orch.jobs j where (j.claimable or j.set_aside) and j.limits @> array[drop_limit.name] limit 1;
+          from orch.jobs j where (j.claimable or j.set_aside or j.waits_for is not null) and j.limits @> array[drop_limit.name] limit 1;
     end if;
     if who is null then
         select format('job %s runs with it', h.job_id) into who

@@ -84,7 +84,7 @@ places as materialized (
 select j.id as job_id, j.project, j.agent, orch.own_wait(j) as reason, orch.waits_since(j) as since,
        case when j.run_at > now() then j.run_at end as until, null::text as detail
   from orch.jobs j
- where j.set_aside or (j.claimable and j.run_at > now())
+ where j.set_aside or j.waits_for is not null or (j.claimable and j.run_at > now())
 union all
 select j.id, j.project, j.agent, coalesce(l.reason, p.reason, case when l.gate is not null then 'serial_gate' else l.rest end), j.run_at, l.closed_until,
        case when l.reason = 'serial_gate' then l.gate
