@@ -36,8 +36,8 @@ alter table orch.jobs
         claimable = (status = 'queued' and awaits_replica is null and waits_for is null)),
     add constraint waits_for_jobs_before_it_runs check (
         waits_for is null
-        or (status in ('queued', 'held') and array_ndims(waits_for) = 1 and cardinality(waits_for) <= 1000
-            and array_position(waits_for, null) is null));
+        or (status in ('queued', 'held') and cardinality(waits_for) between 1 and 1000 and array_ndims(waits_for) = 1
+            and array_position(waits_for, null) is null and id > all (waits_for)));
 
 -- With what GET /queue counts. It names neither status nor anything else that the end of a run changes.
 create index jobs_waits_for on orch.jobs (id) include (project, run_at, set_aside) where waits_for is not null;
@@ -45,5 +45,5 @@ create index jobs_waits_for on orch.jobs (id) include (project, run_at, set_asid
 comment on column orch.jobs.claimable is 'Helper of the index jobs_claim: queued, and neither awaits_replica nor waits_for is set.';
 comment on column orch.jobs.waits_for is 'The jobs that must succeed before this one runs, as far as it is not known that they have; null: none. Becomes null when the last one has.';
 comment on constraint claimable_is_queued_and_waits_for_nobody on orch.jobs is 'claimable says what a claim may take: a queued job whose former process is gone, and whose predecessors have succeeded.';
-comment on constraint waits_for_jobs_before_it_runs on orch.jobs is 'Only a queued or held job waits for others, for 1 to 1000 of them.';
+comment on constraint waits_for_jobs_before_it_runs on orch.jobs is 'Only a queued or held job waits for others, for 1 to 1000 of them, and for earlier ones alone.';
 comment on index orch.jobs_waits_for is 'The jobs that wait for others: what the tick walks, and what GET /queue counts.';

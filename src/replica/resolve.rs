@@ -39,7 +39,7 @@ pub(super) async fn run(boot: Arc<Boot>, mut ended: mpsc::UnboundedReceiver<JobI
             Ok(resolved) if resolved.released > 0 => boot.claim_nudge.notify_one(),
             Ok(_) => {}
             Err(error) => {
-                warn!(%error, "failed to let go the jobs that wait for those that ended; the next tick does it")
+                warn!(%error, "failed to let go the jobs that wait for those that ended; the next tick does it");
             }
         }
     }

@@ -97,17 +97,17 @@ async fn a_job_runs_once_all_that_it_waits_for_have_succeeded() {
     assert_eq!((stage.stands(c).await, stage.stands(d).await), ("queued t".into(), format!("queued f {{{c}}}")));
     stage.healthy().await;
     // What has succeeded is not waited for, and still known.
-    let e = stage.after(&[a, c]).await;
-    assert_eq!(stage.stands(e).await, format!("queued f {{{c}}}"));
-    let f = stage.after(&[a]).await;
-    assert_eq!(stage.stands(f).await, "queued t");
+    let again = stage.after(&[a, c]).await;
+    assert_eq!(stage.stands(again).await, format!("queued f {{{c}}}"));
+    let alone = stage.after(&[a]).await;
+    assert_eq!(stage.stands(alone).await, "queued t");
     assert_eq!(
-        one(&stage.client, &format!("select count(*) from orch.job_dependencies where job_id = {f}")).await,
+        one(&stage.client, &format!("select count(*) from orch.job_dependencies where job_id = {alone}")).await,
         "1"
     );
     assert_eq!(stage.run(Outcome::Succeeded).await, c);
     assert_eq!(stage.resolve(&[c]).await, (2, 0));
-    for _ in [d, e, f] {
+    for _ in [d, again, alone] {
         stage.run(Outcome::Succeeded).await;
     }
     stage.healthy().await;
@@ -368,15 +368,13 @@ async fn hold_release_and_plain_updates_keep_a_waiting_job_waiting() {
         ))
         .await;
     assert_eq!(stage.stands(c).await, "queued t");
+    for waits in ["{}", "{null}", &format!("{{{c}}}"), "{{1}}"] {
+        let (code, message) =
+            refused(&stage.client, &format!("update orch.jobs set waits_for = '{waits}' where id = {c}")).await;
+        assert_eq!((code.as_str(), message.contains("waits_for_jobs_before_it_runs")), ("23514", true), "{message}");
+    }
     let claimed = stage.played.claim().await.unwrap();
-    let (code, message) = refused(
-        &stage.client,
-        &format!(
-            "update orch.jobs set waits_for = '{{{a}}}', status = 'running' where id = {b} and false;
-                                         insert into orch.job_dependencies values ({b}, {b})"
-        ),
-    )
-    .await;
+    let (code, message) = refused(&stage.client, &format!("insert into orch.job_dependencies values ({b}, {b})")).await;
     assert_eq!((code.as_str(), message.contains("job_waits_for_earlier_ones")), ("23514", true), "{message}");
     stage.sql(&format!("update orch.jobs set waits_for = '{{1}}' where id = {}", claimed.owned.job_id().0)).await;
     assert!(!stage.stands(claimed.owned.job_id().0).await.contains('{'), "what runs waits for nobody");
