@@ -59,7 +59,7 @@ create table orch.jobs (
     error text,
     -- The replica that must first end the old process, after an operator or the sanitizer took the job from it. Not claimable until that replica says so, or is not live any more.
     awaits_replica uuid,
-    -- Helper of the index jobs_claim: queued, and awaits_replica is null.
+    -- Helper of the index jobs_claim: queued, and neither awaits_replica nor waits_for is set.
     claimable boolean not null default true,
     -- Ownership: the gate that the running job keeps; null with no gate or with serial_gate_enabled off. Unique.
     running_gate text,
@@ -81,12 +81,14 @@ END) stored,
     require jsonb,
     -- Generated: jobs of one project with the same lane are alike for a claim (agent, priority, gate, limits, require) and wait for the same things.
     lane bigint generated always as ((((- (priority)::bigint) << 47) | (hashtextextended(agent, ((COALESCE(hashtextextended(gate, (1)::bigint), (0)::bigint) # COALESCE(hash_array_extended(limits, (2)::bigint), (0)::bigint)) # COALESCE(jsonb_hash_extended(require, (3)::bigint), (0)::bigint))) & '140737488355327'::bigint))) stored,
+    -- The jobs that must succeed before this one runs, as far as it is not known that they have; null: none. Becomes null when the last one has.
+    waits_for bigint[],
     -- A job has one number.
     constraint jobs_pkey PRIMARY KEY (id),
     -- 1 to 100 letters, digits, dots, underscores and hyphens, a letter or digit first.
     constraint agent_is_well_formed CHECK ((agent ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$'::text)),
-    -- claimable says what a claim may take: a queued job whose former process is gone.
-    constraint claimable_is_queued_and_awaits_nobody CHECK ((claimable = ((status = 'queued'::text) AND (awaits_replica IS NULL)))),
+    -- claimable says what a claim may take: a queued job whose former process is gone, and whose predecessors have succeeded.
+    constraint claimable_is_queued_and_waits_for_nobody CHECK ((claimable = ((status = 'queued'::text) AND (awaits_replica IS NULL) AND (waits_for IS NULL)))),
     -- Counts start at 0.
     constraint counts_are_not_negative CHECK ((LEAST(attempt, failures, lost_count, transient_count, interrupted_count) >= 0)),
     -- 1 to 500 bytes, so that it fits into an index.
@@ -128,7 +130,9 @@ END))),
     -- More than nothing and at most 100 years: Postgres 17 knows infinite intervals, a replica's clock does not.
     constraint timeout_is_positive_and_finite CHECK (((timeout IS NULL) OR ((timeout > '00:00:00'::interval) AND (timeout <= '100 years'::interval)))),
     -- From 1970 to 9998: what every reader can take. An infinite run_at is a job that waits for ever unsaid: hold it instead.
-    constraint times_are_finite CHECK (((GREATEST(run_at, created_at, started_at, cancel_requested_at, finished_at, failed_at) < '9999-01-01 00:00:00+00'::timestamp with time zone) AND (LEAST(run_at, created_at, started_at, cancel_requested_at, finished_at, failed_at) >= '1970-01-01 00:00:00+00'::timestamp with time zone)))
+    constraint times_are_finite CHECK (((GREATEST(run_at, created_at, started_at, cancel_requested_at, finished_at, failed_at) < '9999-01-01 00:00:00+00'::timestamp with time zone) AND (LEAST(run_at, created_at, started_at, cancel_requested_at, finished_at, failed_at) >= '1970-01-01 00:00:00+00'::timestamp with time zone))),
+    -- Only a queued or held job waits for others, for 1 to 1000 of them, and for earlier ones alone.
+    constraint waits_for_jobs_before_it_runs CHECK (((waits_for IS NULL) OR ((status = ANY (ARRAY['queued'::text, 'held'::text])) AND ((cardinality(waits_for) >= 1) AND (cardinality(waits_for) <= 1000)) AND (array_ndims(waits_for) = 1) AND (array_position(waits_for, NULL::bigint) IS NULL) AND (id > ALL (waits_for)))))
 )
 with (fillfactor=50, autovacuum_vacuum_threshold=1000, autovacuum_vacuum_scale_factor=0.01, autovacuum_vacuum_insert_scale_factor=0.05, autovacuum_analyze_scale_factor=0.02, autovacuum_vacuum_cost_delay=0);
 -- What a renewal tells its replica to end, and what the tick lets go on.
@@ -145,6 +149,8 @@ CREATE UNIQUE INDEX jobs_live_dedupe_key ON orch.jobs USING btree (live_dedupe_k
 CREATE UNIQUE INDEX jobs_running_gate ON orch.jobs USING btree (running_gate) WHERE (running_gate IS NOT NULL);
 -- Counts of what waits but cannot be claimed, without a walk over what has finished.
 CREATE INDEX jobs_set_aside ON orch.jobs USING btree (id) WHERE set_aside;
+-- The jobs that wait for others: what the tick walks, and what GET /queue counts.
+CREATE INDEX jobs_waits_for ON orch.jobs USING btree (id) INCLUDE (project, run_at, set_aside) WHERE (waits_for IS NOT NULL);
 -- A running job is not deleted.
 CREATE TRIGGER jobs_guard_delete BEFORE DELETE ON orch.jobs FOR EACH ROW WHEN ((old.status = 'running'::text)) EXECUTE FUNCTION orch.guard_delete(); -- always
 -- Running jobs are not truncated away.
@@ -154,7 +160,7 @@ CREATE TRIGGER jobs_zz0_guard_transition BEFORE UPDATE ON orch.jobs FOR EACH ROW
 -- A row that does not run has no owner.
 CREATE TRIGGER jobs_zz1_guard_owner BEFORE INSERT OR UPDATE ON orch.jobs FOR EACH ROW WHEN (((new.status <> 'running'::text) AND (num_nonnulls(new.run_id, new.replica_id, new.pid, new.started_at, new.running_gate) > 0))) EXECUTE FUNCTION orch.guard_owner(); -- always
 -- Sets what follows from the status, where a statement did not.
-CREATE TRIGGER jobs_zz2_derive_helpers BEFORE INSERT OR UPDATE ON orch.jobs FOR EACH ROW WHEN (((new.claimable IS DISTINCT FROM ((new.status = 'queued'::text) AND (new.awaits_replica IS NULL))) OR ((new.finished_at IS NOT NULL) <> (new.status = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text]))) OR ((new.failed_at IS NOT NULL) <> (new.status = 'failed'::text)) OR ((new.awaits_replica IS NOT NULL) AND (new.status = ANY (ARRAY['running'::text, 'succeeded'::text, 'failed'::text]))) OR (new.live_dedupe_key IS DISTINCT FROM
+CREATE TRIGGER jobs_zz2_derive_helpers BEFORE INSERT OR UPDATE ON orch.jobs FOR EACH ROW WHEN (((new.claimable IS DISTINCT FROM ((new.status = 'queued'::text) AND (new.awaits_replica IS NULL) AND (new.waits_for IS NULL))) OR ((new.waits_for IS NOT NULL) AND (new.status <> ALL (ARRAY['queued'::text, 'held'::text]))) OR ((new.finished_at IS NOT NULL) <> (new.status = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text]))) OR ((new.failed_at IS NOT NULL) <> (new.status = 'failed'::text)) OR ((new.awaits_replica IS NOT NULL) AND (new.status = ANY (ARRAY['running'::text, 'succeeded'::text, 'failed'::text]))) OR (new.live_dedupe_key IS DISTINCT FROM
         CASE
             WHEN (new.status = ANY (ARRAY['queued'::text, 'held'::text, 'running'::text])) THEN new.dedupe_key
             ELSE NULL::text
@@ -409,6 +415,20 @@ create table orch.events (
 CREATE INDEX events_job ON orch.events USING btree (job_id) WHERE (job_id IS NOT NULL);
 -- Adds the repairs of a transaction to guard_repairs_total.
 CREATE CONSTRAINT TRIGGER events_count_guard_repairs AFTER INSERT ON orch.events DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.kind = 'guard_repair'::text)) EXECUTE FUNCTION orch.count_guard_repairs(); -- always
+
+-- Which job was enqueued after which. Kept as long as the job itself; what it still waits for stands in jobs.waits_for.
+create table orch.job_dependencies (
+    -- The job that waits, or waited.
+    job_id bigint not null,
+    -- The job that must succeed before. Its row may be gone: finished jobs are removed after keep_finished.
+    after_id bigint not null,
+    -- A job waits for another once.
+    constraint job_dependencies_pkey PRIMARY KEY (job_id, after_id),
+    -- A job waits for jobs with smaller numbers alone, so that none waits for itself, by no detour.
+    constraint job_waits_for_earlier_ones CHECK ((after_id < job_id))
+);
+-- Who waits for a job that ended: one probe a settle where nobody does.
+CREATE INDEX job_dependencies_after ON orch.job_dependencies USING btree (after_id, job_id);
 
 -- Named caps on running jobs. What is used is counted from the open runs (orch.limit_use); a limit that is not here is open and has no bound.
 create table orch.limits (
@@ -673,7 +693,7 @@ view orch.queue (
     status text,
     -- How many jobs of this project and agent have it.
     jobs bigint,
-    -- How many of them are queued and past their run_at.
+    -- How many of them are queued, past their run_at, and wait for no other job.
     due bigint,
     -- When the first of the queued ones is, or was, due.
     next_run_at timestamp with time zone
@@ -805,6 +825,10 @@ function orch.await_wake(replica_id uuid, waits boolean)
 function orch.cancel(job_id bigint)
     returns text;
 
+-- Cancels the jobs that wait for a cancelled one, as far as nobody else has them in hands.
+function orch.cancel_dependents(job_id bigint)
+    returns void;
+
 -- The jobs near the head of the queue that nothing keeps from running, in what relation to the claims that take them.
 function orch.claim_order(serial_gate boolean DEFAULT true, deep boolean DEFAULT true)
     returns TABLE(job_id bigint, project text, lane bigint, reason text, ahead_of_it bigint, because_of text, replicas uuid[]);
@@ -880,6 +904,10 @@ function orch.facts_of_runs(job_id bigint)
 -- What a waiting job waits for, as JSON.
 function orch.facts_of_wait(job orch.jobs, reason text, because_of text)
     returns jsonb;
+
+-- Says in words why a job cannot be enqueued after these; nulls where it can.
+function orch.fault_of_after(after bigint[], OUT code text, OUT complaint text)
+    returns record;
 
 -- Says in words why a name cannot be a limit's; null where it can.
 function orch.fault_of_limit_name(name text)
@@ -969,6 +997,10 @@ function orch.is_unsaid_limit(name text)
 function orch.late_rule(was text, on_lost text, key_taken boolean, next text)
     returns text;
 
+-- The first of these jobs that was enqueued, by whatever detour, after the target.
+function orch.leads_to(after bigint[], target bigint)
+    returns bigint;
+
 -- Locks a schedule and returns it (SQLSTATE OR005 if there is none).
 function orch.locked_schedule(name text)
     returns orch.schedules;
@@ -1004,6 +1036,10 @@ function orch.place_of(priority smallint, run_at timestamp with time zone)
 -- Lets a held job go; it is due at its run_at. What led to the hold is counted anew.
 function orch.release(job_id bigint)
     returns text;
+
+-- Lets jobs go whose predecessors have succeeded, and cancels those of which one has not; repeating it is harmless.
+function orch.resolve_waits(ended bigint[], waiting bigint[], most integer, OUT released bigint, OUT cancelled bigint[], OUT shortened bigint[], OUT more boolean)
+    returns record;
 
 -- Lets what orch.pause stopped start again, at once.
 function orch.resume(what text)
@@ -1048,6 +1084,10 @@ function orch.short_time(at timestamp with time zone)
 -- Limits as a job's row has them: sorted, each once, null for none.
 function orch.sorted_limits(limits text[])
     returns text[];
+
+-- Those of these jobs that have not succeeded; null where all have.
+function orch.unfinished(after bigint[])
+    returns bigint[];
 
 -- The complaint about a limit without a row, with the nearest name.
 function orch.unknown_limit(name text)

@@ -3,12 +3,14 @@
 -- rows: name, weight, serial, queued, held, running, is_paused, paused_until (null where it is not, or until it is
 --       resumed), reason
 -- guard: none
--- index: jobs_claim, jobs_set_aside, agent_runs_open_project
+-- index: jobs_claim, jobs_set_aside, jobs_waits_for, agent_runs_open_project
 with live as (
     select j.project, count(*) as queued, 0 as held, 0 as running from orch.jobs j where j.claimable group by j.project
     union all
     select j.project, count(*) filter (where j.status = 'queued'), count(*) filter (where j.status = 'held'), 0
       from orch.jobs j where j.set_aside group by j.project
+    union all
+    select j.project, count(*), 0, 0 from orch.jobs j where j.waits_for is not null and not j.set_aside group by j.project
     union all
     select r.project, 0, 0, count(*) from orch.agent_runs r where r.ended_at is null group by r.project
 ),

@@ -4,7 +4,7 @@
 -- $1 boolean   serial_gate_enabled
 -- rows: reason, jobs; none where no job waits
 -- guard: none
--- index: jobs_claim, jobs_set_aside
+-- index: jobs_claim, jobs_set_aside, jobs_waits_for
 with lanes as materialized (
     select w.project, w.lane, w.due, w.not_due, case when $1 then w.reason else w.reason_without_gates end as reason,
            case when $1 and w.gate is not null then 'serial_gate' else w.rest end as rest
@@ -23,6 +23,7 @@ select w.reason, sum(w.jobs)::bigint as jobs
                     from lanes l left join named n on n.project = l.project and n.lane = l.lane
                    where l.reason is null
         union all select 'not_due', l.not_due from lanes l
-        union all select orch.own_wait(j), 1 from orch.jobs j where j.set_aside) w
+        union all select orch.own_wait(j), 1 from orch.jobs j where j.set_aside
+        union all select 'waits_for_jobs', count(*) from orch.jobs j where j.waits_for is not null and not j.set_aside) w
  where w.jobs > 0
  group by w.reason

@@ -133,7 +133,7 @@ begin
                                    from orch.jobs p where p.id = b.bad), 'is gone')) end
           from judged b
          where j.id = b.id and (b.bad is not null or b.rest is distinct from b.waits_for)
-        returning j.id, j.status, j.waits_for, j.claimable, j.agent, j.run_at, b.status as was, b.bad
+        returning j.id, j.status, j.waits_for, j.claimable, j.agent, j.require, j.run_at, b.status as was, b.bad
     ),
     told as (
         insert into orch.events (kind, job_id, detail)
@@ -141,8 +141,8 @@ begin
           from changed c where c.status = 'cancelled'
     ),
     woken as (
-        select orch.wake(c.agent, replicas => least(count(*), 8)::integer)
-          from changed c where c.claimable and c.run_at <= now() group by c.agent
+        select orch.wake(c.agent, c.require, least(count(*), 8)::integer)
+          from changed c where c.claimable and c.run_at <= now() group by c.agent, c.require
     )
     select (select count(*) from changed c where c.status <> 'cancelled' and c.waits_for is null),
            array(select c.id from changed c where c.status = 'cancelled' order by c.id),
