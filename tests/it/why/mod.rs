@@ -1,5 +1,7 @@
 //! Why a job waits: each reason, with what would let it run; what one does that runs; how one ended.
 
+mod property;
+
 use orch::model::Outcome;
 use serde_json::{Value, json};
 
