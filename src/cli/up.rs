@@ -109,7 +109,7 @@ async fn serve(settings: Settings, held: Held, database: &Database, shutdown: Sh
         Db::believing(server, size, settings.prepared_statements, &witness).map_err(|error| explain(&error))
     };
     let db = pool(database.server.clone(), settings.pool_size)?;
-    let renewals = pool(config::renewal_server(&settings, database)?, 1)?;
+    let renewals = pool(config::renewal_server(&settings, database)?, replica::MOST_RENEWALS)?;
     match schema::check(&db).await.map_err(|error| explain(&error))? {
         SchemaState::Current => {}
         state => bail!("{state}"),

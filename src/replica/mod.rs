@@ -7,6 +7,7 @@
 //! ends stops the replica with an error.
 
 mod adopt;
+mod ask;
 mod boot;
 mod cancel;
 mod claim;
@@ -33,6 +34,7 @@ mod wake;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+pub use ask::MOST as MOST_RENEWALS;
 pub use boot::Boot;
 use outage::Outage;
 pub use reap::{Done, Reaper};
@@ -77,7 +79,7 @@ pub struct Start {
     pub settings: Settings,
     /// The pool.
     pub db: Db,
-    /// A pool of one connection, for renewals alone.
+    /// A pool of [`MOST_RENEWALS`] connections, for renewals alone; all but one are for when that one is silent.
     pub renewals: Db,
     /// The state directory, locked.
     pub state_dir: StateDir,

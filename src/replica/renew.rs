@@ -14,13 +14,15 @@ use std::{
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::{
-    Boot, give_up,
+    Boot,
+    ask::{Asked, Asking},
+    give_up,
     local::{Known, Order},
     outage::Outage,
 };
@@ -29,7 +31,7 @@ use crate::{
         Db, Result,
         replicas::{Reconcile, Renewal},
     },
-    shim::client::{LeaseFile, boottime},
+    shim::client::LeaseFile,
 };
 
 /// Asks for one last, longer lease; answered with whether the database granted it.
@@ -93,44 +95,56 @@ struct Renewing {
 impl Renewing {
     async fn run(mut self, stopped: &CancellationToken, mut handovers: mpsc::Receiver<Handover>) {
         let heartbeat = self.boot.settings().heartbeat;
-        let lease = self.boot.settings().lease;
         let longest = self.longest_pause();
         let mut outage = Outage::new("renew the lease", longest);
         let mut reconciling = Outage::new("compare the live runs with the database", longest);
         let mut mode = Reconcile::Full;
+        let mut asking = Asking::new(self.boot.clone(), self.db.clone());
+        let mut next = Instant::now();
         loop {
-            let begun = Instant::now();
-            let next = if let Some(stuck) = self.boot.pulses().stuck() {
-                // A replica that can neither claim nor reap must not keep others from its jobs.
-                error!("the {stuck} loop is stuck; not renewing the lease, so that others take over what runs here");
-                begun + heartbeat
-            } else {
-                match self.tick(lease, mode).await {
-                    Ok(()) => {
+            tokio::select! {
+                (asked, answer) = asking.answer() => match answer {
+                    Ok(renewal) => {
                         let mut is_back = outage.worked();
-                        if mode == Reconcile::Full {
+                        if asked.mode == Reconcile::Full {
                             is_back |= reconciling.worked();
                         }
+                        mode = Reconcile::Full;
+                        next = asked.begun + heartbeat;
+                        // What is still under way was asked because this took so long, or is on a connection that is dead.
+                        asking.give_up();
+                        self.apply(asked, renewal, self.boot.settings().lease);
                         if is_back {
                             self.boot.nudge_all();
                         }
-                        mode = Reconcile::Full;
-                        begun + heartbeat
                     }
                     // Perhaps only `jobs` is locked, by a migration: the row alone can be renewed all the same.
-                    Err(error) if mode == Reconcile::Full => {
+                    Err(error) => {
+                        let trouble = if asked.mode == Reconcile::Full { &mut reconciling } else { &mut outage };
                         mode = Reconcile::LeaseOnly;
-                        Instant::now() + reconciling.failed(&error)
+                        next = next.min(Instant::now() + trouble.failed(&error));
                     }
-                    Err(error) => Instant::now() + outage.failed(&error),
+                },
+                () = sleep_until(next) => {
+                    if let Some(stuck) = self.boot.pulses().stuck() {
+                        // A replica that can neither claim nor reap must not keep others from its jobs.
+                        error!("the {stuck} loop is stuck; not renewing the lease, so that others take over what runs here");
+                        next = Instant::now() + heartbeat;
+                        continue;
+                    }
+                    if !asking.is_idle() {
+                        let trouble = if mode == Reconcile::Full { &mut reconciling } else { &mut outage };
+                        trouble.failed(&"no answer for twice the heartbeat; asking again on another connection");
+                        mode = Reconcile::LeaseOnly;
+                    }
+                    asking.begin(mode);
+                    next = Instant::now() + heartbeat * 2;
                 }
-            };
-            tokio::select! {
-                () = sleep_until(next) => {}
-                () = self.boot.renew_nudge.notified() => {}
+                () = self.boot.renew_nudge.notified(), if asking.is_idle() => next = Instant::now(),
                 () = stopped.cancelled() => return,
                 () = self.boot.declared_dead().cancelled() => return,
                 Some((longer, answer)) = handovers.recv() => {
+                    self.until_idle(&mut asking).await;
                     // Nobody may wait for the answer any more.
                     let _ = answer.send(self.hand_over(longer).await);
                     return;
@@ -139,21 +153,37 @@ impl Renewing {
         }
     }
 
+    /// Waits for what is under way while it may come soon: its connection is the one to use next.
+    async fn until_idle(&mut self, asking: &mut Asking) {
+        if asking.is_idle() {
+            return;
+        }
+        if let Ok((asked, Ok(renewal))) = timeout(self.boot.settings().heartbeat * 2, asking.answer()).await {
+            self.apply(asked, renewal, self.boot.settings().lease);
+        }
+        asking.give_up();
+    }
+
     /// Between two tries while the database is away. It comes off what runs may live through (L - K - H), so it is short.
     fn longest_pause(&self) -> Duration {
         (self.boot.settings().heartbeat / 8).min(Duration::from_millis(500))
     }
 
-    /// One renewal, and what its answer asks for.
-    async fn tick(&mut self, lease: Duration, mode: Reconcile) -> Result<()> {
-        let asked_at = boottime();
-        let known = self.boot.local().known();
-        let renewal = self.db.renew_replica(self.boot.replica_id(), lease.as_secs_f64(), mode).await?;
+    /// What an answer grants and asks for.
+    fn apply(&mut self, asked: Asked, renewal: Renewal, lease: Duration) {
         if renewal.live {
-            self.write(asked_at + lease);
+            self.write(asked.at + lease);
             self.boot.tell_renewed();
         }
-        reconcile(&self.boot, known, renewal, &self.main);
+        reconcile(&self.boot, asked.known, renewal, &self.main);
+    }
+
+    /// One renewal without the reconcile, answered within 2H.
+    async fn renew_once(&mut self, lease: Duration) -> Result<()> {
+        let mode = Reconcile::LeaseOnly;
+        let asked = Asked::now(&self.boot, mode);
+        let renewal = self.db.renew_replica(self.boot.replica_id(), lease.as_secs_f64(), mode).await?;
+        self.apply(asked, renewal, lease);
         Ok(())
     }
 
@@ -163,7 +193,7 @@ impl Renewing {
         let begun = Moment::now();
         let mut outage = Outage::new("renew the lease for the handover", self.longest_pause());
         loop {
-            match self.tick(lease, Reconcile::LeaseOnly).await {
+            match self.renew_once(lease).await {
                 Ok(()) => return !self.boot.declared_dead().is_cancelled(),
                 Err(error) => tokio::time::sleep(outage.failed(&error)).await,
             }
@@ -184,7 +214,7 @@ impl Renewing {
 }
 
 /// Compares what the database says with what was known here before it was asked, and acts on the differences.
-fn reconcile(boot: &Arc<Boot>, known: Known, renewal: Renewal, main: &Handle) {
+fn reconcile(boot: &Arc<Boot>, known: Option<Known>, renewal: Renewal, main: &Handle) {
     if !renewal.live {
         warn!(replica_id = %boot.replica_id(), "the database declared this replica dead; ending every run");
         boot.local().order_all(Order::Dead);
@@ -192,7 +222,7 @@ fn reconcile(boot: &Arc<Boot>, known: Known, renewal: Renewal, main: &Handle) {
         return;
     }
     boot.set_draining(renewal.draining);
-    if let Some(runs) = renewal.runs {
+    if let (Some(runs), Some(known)) = (renewal.runs, known) {
         let listed: std::collections::HashSet<_> = runs.iter().map(|(owned, _)| owned.run_id()).collect();
         for run_id in known.live.into_iter().filter(|run_id| !listed.contains(run_id)) {
             if boot.local().order(run_id, Order::Fence) {

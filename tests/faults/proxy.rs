@@ -86,10 +86,38 @@ impl Trap {
     }
 }
 
+/// A network of long and unequal ways that loses packets, as TCP lets one see it: what was lost comes again, later, and all
+/// that was sent after it waits.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct LongWay {
+    /// How long a packet takes in one direction,
+    pub(crate) takes: Duration,
+    /// and how much less or more.
+    pub(crate) spread: Duration,
+    /// Of a packet, to be lost.
+    pub(crate) loss: f64,
+    /// When it is sent again; and twice as long after that, should it be lost again.
+    pub(crate) again_after: Duration,
+}
+
+impl LongWay {
+    /// How long the next packet is on its way.
+    fn next(self) -> Duration {
+        let mut takes = self.takes.saturating_sub(self.spread) + (self.spread * 2).mul_f64(rand::random());
+        let mut again_after = self.again_after;
+        while rand::random::<f64>() < self.loss {
+            takes += again_after;
+            again_after *= 2;
+        }
+        takes
+    }
+}
+
 /// What happens to one direction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 struct Flow {
     delay: Duration,
+    long: Option<LongWay>,
     /// Nothing passes; what is sent meanwhile arrives when it is over, as TCP would deliver it.
     held: bool,
 }
@@ -144,6 +172,12 @@ impl Proxy {
     /// Every reply takes so much longer.
     pub(crate) fn delay_replies(&self, delay: Duration) {
         self.control.replies.send_modify(|flow| flow.delay = delay);
+    }
+
+    /// Everything takes a long way, in both directions.
+    pub(crate) fn lead_astray(&self, way: LongWay) {
+        self.control.requests.send_modify(|flow| flow.long = Some(way));
+        self.control.replies.send_modify(|flow| flow.long = Some(way));
     }
 
     /// Nothing passes in either direction, and nobody is told.

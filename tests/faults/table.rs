@@ -64,6 +64,8 @@ const TABLE: &[Row] = table! {
     r13_lost_answers::until_others_have_its_jobs, gate, [NetNamespace, InstalledPostgres];
     r14_swallowed_replies::with_the_end_of_the_connection, gate, [];
     r14_swallowed_replies::without_a_word, gate, [];
+    r15_long_ways::a_connection_that_takes_longer_than_two_heartbeats_is_waited_for, gate, [];
+    r15_long_ways::nobody_is_fenced_at_the_default_timings, long, [];
     r16_database_crash::back_after_a_second_after_half_a_lease_and_after_three, gate, [InstalledPostgres];
     r16_database_crash::all_loops_are_back_with_the_renewals, gate, [InstalledPostgres];
     r16_database_crash::under_three_hundred_live_runs_not_one_is_touched, gate, [InstalledPostgres];

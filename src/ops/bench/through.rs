@@ -68,7 +68,7 @@ impl Replica {
         let start = Start {
             executor,
             db: db.clone(),
-            renewals: Db::new(scratch.server.clone(), 1, settings.prepared_statements)?,
+            renewals: Db::new(scratch.server.clone(), replica::MOST_RENEWALS, settings.prepared_statements)?,
             settings,
             state_dir,
             agents: receiver,

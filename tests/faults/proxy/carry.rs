@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     io,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use tokio::{
@@ -15,7 +16,7 @@ use tokio::{
 use tokio_postgres::{Config, config::Host};
 use tokio_util::sync::CancellationToken;
 
-use super::{Control, Fate, Flow, Stage, Trap, lock};
+use super::{Control, Fate, Flow, LongWay, Stage, Trap, lock};
 
 type Reader = Box<dyn AsyncRead + Send + Unpin>;
 type Writer = Box<dyn AsyncWrite + Send + Unpin>;
@@ -45,6 +46,9 @@ pub(super) async fn accept(listener: TcpListener, control: Arc<Control>) {
 
 async fn carry(client: TcpStream, control: Arc<Control>) -> io::Result<()> {
     client.set_nodelay(true)?;
+    // The handshake, which is over for the client already, goes there and back as well.
+    let ways = [control.requests.borrow().long, control.replies.borrow().long];
+    sleep_until(Instant::now() + ways.into_iter().flatten().map(LongWay::next).sum::<Duration>()).await;
     let (from_server, to_server) = connect(&control.upstream).await?;
     let (from_client, to_client) = client.into_split();
     let link = Link::default();
@@ -102,19 +106,32 @@ async fn read_frames(mut from: Reader, starts: bool, to: mpsc::UnboundedSender<(
     }
 }
 
+/// Frames that came together are one packet, as far as a network can tell.
+const TOGETHER: Duration = Duration::from_millis(2);
+
+/// One direction of a connection: when its last packet began and ended its way.
+#[derive(Debug, Default)]
+struct Way(Option<(Instant, Instant)>);
+
 /// Waits until a frame may pass.
-async fn pass(came: Instant, flow: &watch::Sender<Flow>) {
+async fn pass(came: Instant, flow: &watch::Sender<Flow>, way: &mut Way) {
     let mut flows = flow.subscribe();
-    let delay = flows.borrow().delay;
-    sleep_until(came + delay).await;
+    let Flow { delay, long, .. } = *flows.borrow();
+    let passes = match (long, way.0) {
+        (None, _) => came + delay,
+        (Some(_), Some((before, passes))) if came.duration_since(before) < TOGETHER => passes,
+        (Some(long), _) => came + delay + long.next(),
+    };
+    way.0 = Some((came, passes));
+    sleep_until(passes).await;
     // The sender lives as long as the proxy.
     let _ = flows.wait_for(|flow| !flow.held).await;
 }
 
 async fn write_requests(mut frames: Frames, mut to: Writer, control: &Control, link: &Link) -> io::Result<()> {
-    let mut statements = HashMap::new();
+    let (mut statements, mut way) = (HashMap::new(), Way::default());
     while let Some((came, frame)) = frames.recv().await {
-        pass(came, &control.requests).await;
+        pass(came, &control.requests, &mut way).await;
         if let Some(trap) = text(&frame, &mut statements).and_then(|text| spring(control, &text)) {
             if trap.0.fate == Fate::StrayRequest {
                 link.hung_up.cancel();
@@ -162,6 +179,7 @@ async fn write_replies(mut frames: Frames, to: Writer, control: &Control, link: 
     let mut to = Some(to);
     let mut held = Vec::new();
     let mut deaf = false;
+    let mut way = Way::default();
     loop {
         let (came, frame) = tokio::select! {
             biased;
@@ -175,7 +193,7 @@ async fn write_replies(mut frames: Frames, to: Writer, control: &Control, link: 
                 None => return Err(io::ErrorKind::ConnectionReset.into()),
             },
         };
-        pass(came, &control.replies).await;
+        pass(came, &control.replies, &mut way).await;
         let is_end = frame[0] == b'Z';
         let awaited = lock(&link.awaited).clone();
         if let Some(trap) = awaited {

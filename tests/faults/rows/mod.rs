@@ -15,6 +15,7 @@ pub(crate) mod r11_black_hole;
 pub(crate) mod r12_resets;
 pub(crate) mod r13_lost_answers;
 pub(crate) mod r14_swallowed_replies;
+pub(crate) mod r15_long_ways;
 pub(crate) mod r16_database_crash;
 pub(crate) mod r17_failover;
 pub(crate) mod r18_lost_commits;

@@ -23,10 +23,6 @@ struct InHand {
 /// Lets the server execute a claim and a settlement of a replica that does not hear a word of it.
 async fn deafen(case: &mut Case) -> InHand {
     let go = case.orch.path("go");
-    // The database's word for a connection that is gone is heard by the probes of an idle one, here after two seconds.
-    let url = case.server().url();
-    case.orch.set("DATABASE_URL", format!("{url}?keepalives_idle=2&keepalives_interval=1&keepalives_count=2"));
-    case.orch.set("ORCH_RENEWAL_URL", url);
     case.agent("ends", &format!("until [ -e {} ]; do sleep 0.05; done", go.display()), "");
     case.agent("once", "[ \"$ORCH_ATTEMPT\" = 1 ] || exit 0; sleep 100000", "");
     case.agent("quick", "exit 0", "");
@@ -63,6 +59,9 @@ pub(crate) async fn and_are_asked_for_again_in_time(case: &mut Case) {
     // What must be in time here is not the lease's business.
     case.orch.set("ORCH_LEASE", "20s");
     case.move_to_network().await;
+    // The replica hears of the end of a connection by the probes that TCP sends on an idle one, here after two seconds.
+    let url = case.server().url();
+    case.orch.set("DATABASE_URL", format!("{url}?keepalives_idle=2&keepalives_interval=1&keepalives_count=2"));
     let jobs = deafen(case).await;
     let former = case.replica_id("deaf").await;
     // The server's side of the two connections ends, with all that lies in them; the replica's side hears nothing yet.
