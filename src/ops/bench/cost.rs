@@ -32,7 +32,6 @@ struct State {
     scratch: Scratch,
     hand: Hand,
     /// An open transaction with a snapshot, where there is one. It is open as long as this is there.
-    #[expect(dead_code, reason = "held, not used")]
     snapshot: Option<Client>,
 }
 
