@@ -119,7 +119,9 @@ impl Round {
         self.whole = false;
         for cuts in [&mut self.cuts, &mut self.ahead] {
             cuts.retain(|_, cut| cut.lane != i64::MIN);
-            cuts.values_mut().for_each(|cut| (cut.whole, cut.done) = (false, false));
+            for cut in cuts.values_mut() {
+                (cut.whole, cut.done) = (false, false);
+            }
         }
     }
 }

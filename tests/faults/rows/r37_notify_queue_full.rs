@@ -19,9 +19,9 @@ pub(crate) async fn enqueue_claim_and_settle_go_on(case: &mut Case) {
     let connection = tokio::spawn(connection);
     sitter.batch_execute("listen elsewhere").await.unwrap();
     sitter.batch_execute("begin; select 1").await.unwrap();
-    let fill = "select pg_notify('elsewhere', n || repeat('x', 7000)) from generate_series(1, 10) n";
+    let filling = "select pg_notify('elsewhere', n || repeat('x', 7000)) from generate_series(1, 10) n";
     let full = loop {
-        if let Err(error) = case.sql.execute(fill, &[]).await {
+        if let Err(error) = case.sql.execute(filling, &[]).await {
             break error;
         }
     };

@@ -1,4 +1,4 @@
-//! How dependencies are said and shown: enqueue_many, the command line, lists, counts.
+//! How dependencies are said and shown: `enqueue_many`, the command line, lists, counts.
 
 use serde_json::json;
 
