@@ -13,7 +13,7 @@ use orch::{
     model::{Backoff, ClosedBy, Containment, OnLost, Outcome, ReplicaId, RunId},
 };
 
-use crate::support::TestDb;
+use crate::support::{TestDb, eventually};
 
 /// Its lease, in seconds.
 pub(crate) const LEASE: f64 = 60.0;
@@ -71,11 +71,20 @@ impl Played {
         assert_eq!(self.db.stamp_runs(self.replica_id, &[stamp]).await.unwrap(), [claimed.owned.run_id()]);
     }
 
-    /// Settles a run.
+    /// Settles a run; as a replica does, again while another transaction has the row in its hands.
     pub(crate) async fn settle(&self, claimed: Claimed, outcome: Outcome) {
         let ending = Ending::bare(outcome, ClosedBy::Owner, "as played");
-        let answers = self.db.settle_runs(vec![claimed.owned.ended(ending)]).await.unwrap();
-        assert!(matches!(answers[..], [Answer::Settled(..)]), "{answers:?}");
+        let mut settlement = Some(claimed.owned.ended(ending));
+        eventually("the run to be settled", async || {
+            let sent = settlement.take().expect("it came back from the last try");
+            match self.db.settle_runs(vec![sent]).await.unwrap().remove(0) {
+                Answer::Busy(back) => settlement = Some(back),
+                Answer::Settled(..) => return Some(()),
+                other => panic!("{other:?}"),
+            }
+            None
+        })
+        .await;
     }
 }
 
