@@ -19,9 +19,10 @@ as $$
 $$;
 comment on function orch.serves is 'Whether a replica takes jobs of this agent that require these labels: it is live, not draining, serves the agent and has the labels.';
 
--- How long a job waits for one step of priority.
+-- How long a job waits for one step of priority. Not called immutable, which it is: the planner would run it, at every
+-- plan and as a statement of its own, where it puts the constant into a statement that calls something stable.
 create or replace function orch.ageing() returns interval
-language sql immutable
+language sql stable
 as $$ select interval '1 hour' $$;
 comment on function orch.ageing is 'What a step of priority is worth: an hour of waiting. So nothing waits for ever behind higher priorities.';
 

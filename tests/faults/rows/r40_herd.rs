@@ -92,7 +92,7 @@ pub(crate) async fn of_fifty_replicas_asks_for_a_bounded_amount(case: &mut Case)
     tokio::time::sleep(WATCHED).await;
     let (_, idle) = meter.since(case).await;
     say(&format!("row 40: {REPLICAS} idle replicas: {idle:.0} statements a second"));
-    assert!(idle < IDLE * REPLICAS as f64, "{idle:.0} statements a second, and nothing to do");
+    assert!(idle < IDLE * REPLICAS as f64, "{idle:.0} statements a second, and nothing to do:\n{}", top(case).await);
 
     let meter = Meter::read(case).await;
     let began = Instant::now();
