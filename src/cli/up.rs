@@ -7,7 +7,7 @@ mod greeting;
 mod service;
 mod signals;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use anyhow::{anyhow, bail};
 use clap::Args;
@@ -120,6 +120,7 @@ async fn serve(settings: Settings, held: Held, database: &Database, shutdown: Sh
     tokio::spawn(Reread::new(agents, held.tokens)?.run(settings.clone()));
     let (registered, replica) = watch::channel(None);
     let (paused, renewed) = (watch::Sender::new(None), watch::Sender::new(()));
+    let unending = watch::Sender::new(BTreeSet::new());
     if let Some(manager) = Manager::of_this_process(settings.lease)? {
         let facts = Facts {
             replica: replica.clone(),
@@ -135,6 +136,7 @@ async fn serve(settings: Settings, held: Held, database: &Database, shutdown: Sh
         lease: settings.lease,
         replica: replica.clone(),
         paused: paused.subscribe(),
+        unending: unending.subscribe(),
         stopping: shutdown.drain.clone(),
         payload_max: settings.payload_max,
         tokens,
@@ -161,6 +163,7 @@ async fn serve(settings: Settings, held: Held, database: &Database, shutdown: Sh
         shutdown: shutdown.clone(),
         paused,
         renewed,
+        unending,
     };
     let mut replica = std::pin::pin!(replica::run(start, ready));
     let ended = tokio::select! {

@@ -1,6 +1,7 @@
 //! `/metrics`: the queue and the replicas, as Prometheus reads them.
 //!
-//! A fresh registry a scrape, since every figure is the database's: whichever replica is asked says the same.
+//! A fresh registry a scrape, since the figures are the database's: whichever replica is asked says the same. But what no KILL
+//! ends is known only where it lives, and told by that process alone.
 
 use std::{sync::Arc, sync::atomic::AtomicU64};
 
@@ -39,14 +40,15 @@ struct Cause {
 pub(super) async fn scrape(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     let live = in_time(app.queue.counted()).await?.live;
     let mut text = String::new();
-    encode(&mut text, &registry(&live, app.info.lease.as_secs_f64())).map_err(|error| {
+    let unending = app.info.unending.borrow().len();
+    encode(&mut text, &registry(&live, app.info.lease.as_secs_f64(), unending)).map_err(|error| {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("failed to write metrics: {error}"))
     })?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
 
-fn registry(live: &Live, lease_seconds: f64) -> Registry {
+fn registry(live: &Live, lease_seconds: f64, unending: usize) -> Registry {
     let mut registry = Registry::with_prefix("orch");
     for (name, help, status) in [
         ("queued_jobs", "Jobs that are queued, scheduled and retrying ones included", JobStatus::Queued),
@@ -63,6 +65,9 @@ fn registry(live: &Live, lease_seconds: f64) -> Registry {
         waiting.get_or_create(&Cause { reason: reason.to_string() }).set(jobs);
     }
     registry.register("waiting_jobs", "Jobs that wait, by what they wait for", waiting);
+    let stuck = Gauge::<i64>::default();
+    stuck.set(i64::try_from(unending).unwrap_or(i64::MAX));
+    registry.register("unending_runs", "Runs of the replica that answers of which processes live on after KILL", stuck);
     let oldest = Seconds::default();
     oldest.set(live.oldest_queued_seconds.unwrap_or(0.0));
     registry.register_with_unit(

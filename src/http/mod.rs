@@ -31,7 +31,7 @@ pub use self::token::Tokens;
 use self::{cache::QueueCache, error::Problem};
 use crate::{
     db::{self, Db, queue},
-    model::ReplicaId,
+    model::{ReplicaId, RunId},
 };
 
 /// How long a request waits for the database before it is answered that the database does not answer.
@@ -54,6 +54,8 @@ pub struct Info {
     pub replica: watch::Receiver<Option<ReplicaId>>,
     /// Why this process does nothing, while it must not.
     pub paused: watch::Receiver<Option<String>>,
+    /// The runs of this process of which processes live on after KILL.
+    pub unending: watch::Receiver<BTreeSet<RunId>>,
     /// Cancelled once this process was told to stop: it takes no more jobs.
     pub stopping: CancellationToken,
     /// The setting `payload_max`, in bytes.

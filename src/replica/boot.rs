@@ -1,6 +1,7 @@
 //! What the loops of one boot share, and how a boot registers and leaves.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -18,7 +19,7 @@ use tracing::{info, warn};
 
 use super::{
     Agents, Executor, Start, local::LocalRuns, outage::Outage, pulse::Pulses, settle, ship, slots::Slots, stamp,
-    state_dir, wake::Wake,
+    state_dir, unending::Unending, wake::Wake,
 };
 use crate::{
     config::Settings,
@@ -28,7 +29,7 @@ use crate::{
         replicas::{Other, Registration},
         runs::{Claimant, ClaimantRules},
     },
-    model::{JobId, ReplicaId},
+    model::{JobId, ReplicaId, RunId},
     shim::client::{LeaseFile, Spawner, boottime, remove_lease},
 };
 
@@ -65,6 +66,7 @@ pub struct Boot {
     /// The reconcile has work that need not wait for the heartbeat.
     pub(super) renew_nudge: Notify,
     pub(super) spawn_trouble: super::outage::Pause,
+    unending: watch::Sender<BTreeSet<RunId>>,
 }
 
 /// The receiving ends of what the loops are sent.
@@ -99,6 +101,7 @@ impl Boot {
             ended,
             shipper,
             renewed: start.renewed.clone(),
+            unending: start.unending.clone(),
             claiming: start.shutdown.drain.child_token(),
             declared_dead: CancellationToken::new(),
             claim_nudge: Notify::new(),
@@ -123,6 +126,11 @@ impl Boot {
 
     pub(super) fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// Counts a run among those that no KILL ends, for as long as the answer lives.
+    pub(super) fn unending(&self, run_id: RunId) -> Option<Unending> {
+        Unending::new(&self.unending, run_id)
     }
 
     pub(super) fn db(&self) -> &Db {

@@ -33,14 +33,14 @@ pub(super) struct Remains {
 
 /// Ends a live shim's tree with `grace` between TERM and KILL, waits until its lock is free, forbids a late start, and
 /// sweeps until nothing is left. Takes as long as it takes: a run is not settled while anything of it lives.
-pub(super) async fn make_sure_nothing_lives(dir: &RunDir, grace: Duration) -> Remains {
+pub(super) async fn make_sure_nothing_lives(boot: &Boot, dir: &RunDir, grace: Duration) -> Remains {
     let run_id = dir.run_id();
     // Once a run, however often it is tried: a full disk fails for every run at once, and for long.
     let mut said = false;
     let lock = loop {
         match take_lock(dir).await {
             Ok(Some(lock)) => break Arc::new(lock),
-            Ok(None) => end_live_shim(dir, grace, &mut said).await,
+            Ok(None) => end_live_shim(boot, dir, grace, &mut said).await,
             Err(error) => {
                 if !std::mem::replace(&mut said, true) {
                     launch::log_dir_error(run_id, &error);
@@ -49,7 +49,7 @@ pub(super) async fn make_sure_nothing_lives(dir: &RunDir, grace: Duration) -> Re
             }
         }
     };
-    let mut killed = 0;
+    let (mut killed, mut unending) = (0, None);
     said = false;
     loop {
         let swept = {
@@ -62,9 +62,9 @@ pub(super) async fn make_sure_nothing_lives(dir: &RunDir, grace: Duration) -> Re
                 if swept.remaining == 0 {
                     break;
                 }
-                if !said {
-                    warn!(%run_id, remaining = swept.remaining, "processes of a run do not end; it is not settled while they live");
-                    said = true;
+                // A sweep takes a second over it.
+                if !std::mem::replace(&mut said, true) {
+                    unending = boot.unending(run_id);
                 }
             }
             Err(error) if !said => {
@@ -75,6 +75,7 @@ pub(super) async fn make_sure_nothing_lives(dir: &RunDir, grace: Duration) -> Re
         }
         sleep(LOOK_AGAIN * 4).await;
     }
+    drop(unending);
     let looked = {
         let dir = dir.clone();
         launch::blocking(move || Ok((dir.read_exit()?, !lock.has_begun()?))).await
@@ -109,11 +110,23 @@ fn remove_if_there(path: &std::path::Path) -> io::Result<()> {
     }
 }
 
-async fn end_live_shim(dir: &RunDir, grace: Duration, said: &mut bool) {
+async fn end_live_shim(boot: &Boot, dir: &RunDir, grace: Duration, said: &mut bool) {
     match attach(dir).await {
         Ok(Some(mut handle)) => {
             handle.terminate(grace, Reason::GivenUp).await;
-            handle.ended().await;
+            let mut stuck = handle.unending();
+            stuck.mark_changed();
+            let (mut is_stuck, mut unending) = (false, None);
+            loop {
+                tokio::select! {
+                    _ = handle.ended() => break,
+                    Ok(()) = stuck.changed(), if !is_stuck => {
+                        is_stuck = *stuck.borrow_and_update();
+                        unending = if is_stuck { boot.unending(dir.run_id()) } else { None };
+                    }
+                }
+            }
+            drop(unending);
             // It waits a moment for this, then lets go of the lock.
             handle.stored().await;
         }
@@ -177,7 +190,7 @@ pub(super) async fn take_up(boot: Arc<Boot>, owned: Owned) {
     }
     boot.local().settling(run_id);
     info!(%job_id, %run_id, "giving up a run that the database lists and nobody here knows");
-    make_sure_nothing_lives(&dir, boot.settings().kill_grace).await;
+    make_sure_nothing_lives(&boot, &dir, boot.settings().kill_grace).await;
     let ending = Ending::bare(Outcome::Interrupted, ClosedBy::Owner, "given up: the reply to its claim was lost");
     launch::finish(&boot, owned, ending, None, dir).await;
 }
@@ -194,7 +207,7 @@ pub(super) async fn end_taken(boot: Arc<Boot>, job_id: crate::model::JobId, run_
         }
         let dir = RunDir::new(&boot.settings().state_dir, run_id);
         if dir.path().exists() {
-            make_sure_nothing_lives(&dir, boot.settings().kill_grace).await;
+            make_sure_nothing_lives(&boot, &dir, boot.settings().kill_grace).await;
             ship::finish(&boot, dir);
         }
         boot.local().end_taking(run_id);

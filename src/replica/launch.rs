@@ -170,6 +170,9 @@ pub(super) async fn watch_run(
     ship::follow(boot, run_id, handle.output());
     let mut began: Option<(Started, Instant)> = None;
     let mut failed = false;
+    let mut stuck = handle.unending();
+    stuck.mark_changed();
+    let (mut is_stuck, mut unending) = (false, None);
     let ended = loop {
         tokio::select! {
             event = next_event(&mut handle, began.is_none() && !failed) => match event {
@@ -192,6 +195,10 @@ pub(super) async fn watch_run(
                     failed = true;
                 }
             },
+            Ok(()) = stuck.changed(), if !is_stuck => {
+                is_stuck = *stuck.borrow_and_update();
+                unending = if is_stuck { boot.unending(run_id) } else { None };
+            }
             changed = orders.changed() => {
                 if changed.is_err() {
                     // Nobody can order anything any more: the process is about to end.
@@ -206,18 +213,20 @@ pub(super) async fn watch_run(
     };
     let lasted = began.as_ref().filter(|_| !run.is_adopted).map(|(_, at)| at.elapsed());
     let started = began.map(|(started, _)| started);
-    match ended {
+    let outcome = match ended {
         Ended::Exit(mut exit) if exit.processes_left > 0 => {
             // A sweep gave up. The shim goes once it hears this; then the tree is swept until it is empty, and only then
             // is the run settled.
             handle.stored().await;
-            let remains = give_up::make_sure_nothing_lives(run.dir, Duration::ZERO).await;
+            let remains = give_up::make_sure_nothing_lives(boot, run.dir, Duration::ZERO).await;
             exit.processes_killed += remains.killed;
             (outcome::judge(&exit, run.success_codes, ClosedBy::Owner, lasted), None)
         }
         Ended::Exit(exit) => (outcome::judge(&exit, run.success_codes, ClosedBy::Owner, lasted), Some(handle)),
         Ended::ShimGone => (after_shim(boot, run, started, lasted).await, None),
-    }
+    };
+    drop(unending);
+    outcome
 }
 
 enum Event {
@@ -238,7 +247,7 @@ pub(super) fn process(started: &Started) -> Process {
 /// is there anything to say about the run.
 async fn after_shim(boot: &Boot, run: Watched<'_>, started: Option<Started>, lasted: Option<Duration>) -> Ending {
     let run_id = run.owned.run_id();
-    let remains = give_up::make_sure_nothing_lives(run.dir, Duration::ZERO).await;
+    let remains = give_up::make_sure_nothing_lives(boot, run.dir, Duration::ZERO).await;
     if let Some(exit) = remains.exit {
         return outcome::judge(&exit, run.success_codes, ClosedBy::Owner, lasted);
     }

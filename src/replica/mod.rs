@@ -29,9 +29,14 @@ mod ship;
 mod slots;
 mod stamp;
 mod state_dir;
+mod unending;
 mod wake;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 pub use ask::MOST as MOST_RENEWALS;
@@ -44,7 +49,13 @@ use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::{agents::Agent, config::Settings, db::Db, model::ReplicaId, shim};
+use crate::{
+    agents::Agent,
+    config::Settings,
+    db::Db,
+    model::{ReplicaId, RunId},
+    shim,
+};
 
 /// How long a stop waits for the output of runs that have ended; the next start ships what is left.
 const LOGS_STORED_WITHIN: Duration = Duration::from_secs(10);
@@ -91,6 +102,8 @@ pub struct Start {
     pub paused: watch::Sender<Option<String>>,
     /// Told of each renewal of the lease that the database granted.
     pub renewed: watch::Sender<()>,
+    /// The runs of which processes live on after KILL.
+    pub unending: watch::Sender<BTreeSet<RunId>>,
 }
 
 /// Runs a replica until it is told to stop. `ready` is called whenever it has registered and claims: once, and again

@@ -147,7 +147,7 @@ async fn listen(boot: Arc<Boot>, left: Left) {
 /// The run's shim is gone: nothing of it lives once it is swept, and then it is settled for its former owner.
 async fn settle_gone(boot: Arc<Boot>, left: Left) {
     let Left { owned, agent, dir } = left;
-    let remains = give_up::make_sure_nothing_lives(&dir, boot.settings().kill_grace).await;
+    let remains = give_up::make_sure_nothing_lives(&boot, &dir, boot.settings().kill_grace).await;
     let ending = match remains.exit {
         Some(exit) => judge(&boot, agent.as_deref(), &exit),
         None if remains.never_began => {
@@ -206,7 +206,7 @@ async fn end(boot: Arc<Boot>, dir: RunDir, lost: Option<(Owned, Option<String>)>
         Ok(Life::Gone) => None,
         _ => Some(boot.slots().take()),
     };
-    let remains = give_up::make_sure_nothing_lives(&dir, boot.settings().kill_grace).await;
+    let remains = give_up::make_sure_nothing_lives(&boot, &dir, boot.settings().kill_grace).await;
     drop(slot);
     match (lost, remains.exit) {
         (Some((owned, agent)), Some(exit)) => {

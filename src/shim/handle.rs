@@ -54,6 +54,7 @@ pub struct RunHandle {
     exit: Option<Box<Exit>>,
     following: Option<ReplicaId>,
     output: watch::Sender<u64>,
+    unending: watch::Sender<bool>,
 }
 
 impl RunHandle {
@@ -71,6 +72,7 @@ impl RunHandle {
             exit: None,
             following: None,
             output: watch::Sender::new(0),
+            unending: watch::Sender::new(false),
         }
     }
 
@@ -123,6 +125,12 @@ impl RunHandle {
         self.output.subscribe()
     }
 
+    /// Whether processes of the run live on after KILL. It changes only while somebody waits on this handle, and ends with it.
+    #[must_use]
+    pub fn unending(&self) -> watch::Receiver<bool> {
+        self.unending.subscribe()
+    }
+
     /// Has the shim follow the lease of `replica_id`, which must stand, and waits until it does. `false`: the shim is
     /// gone, or the run has ended. May be repeated.
     pub async fn follow(&mut self, replica_id: ReplicaId) -> bool {
@@ -160,6 +168,10 @@ impl RunHandle {
                 Ok(Some(Report::Output { bytes })) => {
                     self.output.send_replace(bytes);
                     // More may have come with it, and nothing after it.
+                    continue;
+                }
+                Ok(Some(Report::Unending)) => {
+                    self.unending.send_replace(true);
                     continue;
                 }
                 Ok(None) => {}

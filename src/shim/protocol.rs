@@ -244,6 +244,8 @@ pub(super) enum Report {
         /// Kept and dropped together.
         bytes: u64,
     },
+    /// KILL was sent, again and again, and processes of the tree live on all the same.
+    Unending,
     /// The tree is empty, `exit.json` stands (or could not be written).
     Exit(Box<Exit>),
 }

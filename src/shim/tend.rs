@@ -86,6 +86,8 @@ struct Run<'a> {
     /// Whether those who outlived the main process have been looked at.
     is_followed: bool,
     told: HashSet<Known>,
+    /// Whether it was said that no KILL ends it.
+    is_unending: bool,
     killed: HashSet<Known>,
     exit: Exit,
 }
@@ -133,6 +135,7 @@ pub(super) fn tend(
         due_at: Duration::ZERO,
         is_followed: false,
         told: HashSet::new(),
+        is_unending: false,
         killed: HashSet::new(),
         exit: Exit { silence_timeout_ms: spec.silence_timeout_ms, ..Exit::new(spec.run_id) },
     };

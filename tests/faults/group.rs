@@ -34,6 +34,11 @@ impl Group {
         fs::write(self.0.join(file), value).unwrap_or_else(|error| panic!("{file}: {error}"));
     }
 
+    /// Puts a process into it, which what it has started before does not follow.
+    pub(crate) fn take(&self, pid: i32) {
+        self.set("cgroup.procs", &pid.to_string());
+    }
+
     /// Starts the node's replica in it, and in others.
     pub(crate) async fn start(groups: &[&Self], node: &mut Node) {
         let doors = groups.iter().map(|group| format!("echo $$ > {}/cgroup.procs; ", group.0.display()));

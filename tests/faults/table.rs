@@ -87,6 +87,9 @@ const TABLE: &[Row] = table! {
     r24_fork_bomb::in_a_cgroup, long, [CgroupKill, PidsController];
     r24_fork_bomb::in_a_pid_namespace, long, [PidNamespace, PidsController];
     r24_fork_bomb::with_a_sweep, long, [PidsController];
+    r25_unkillable::in_a_cgroup, long, [CgroupKill, Freezer];
+    r25_unkillable::in_a_pid_namespace, long, [PidNamespace, Freezer];
+    r25_unkillable::with_a_sweep, long, [Freezer];
     r26_no_resources::fork_says_eagain, gate, [Root];
     r26_no_resources::no_descriptor_is_left, gate, [];
     r26_no_resources::descriptors_run_out_in_the_shim, gate, [];

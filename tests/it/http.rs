@@ -38,6 +38,7 @@ async fn served_on(db: orch::db::Db, replica: Option<ReplicaId>) -> Served {
         lease: Duration::from_secs_f64(LEASE),
         replica: watch::channel(replica).1,
         paused: watch::channel(None).1,
+        unending: watch::channel(std::collections::BTreeSet::new()).1,
         stopping: CancellationToken::new(),
         payload_max: 1 << 20,
         tokens: None,

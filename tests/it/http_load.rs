@@ -67,6 +67,7 @@ async fn a_long_history_is_summed_up_within_50_ms() {
         lease: Duration::from_mins(1),
         replica: watch::channel(None).1,
         paused: watch::channel(None).1,
+        unending: watch::channel(std::collections::BTreeSet::new()).1,
         stopping: CancellationToken::new(),
         payload_max: 1 << 20,
         tokens: None,

@@ -53,6 +53,7 @@ async fn every_route_but_the_probes_wants_a_right_token() {
         lease: Duration::from_mins(1),
         replica: watch::channel(None).1,
         paused: watch::channel(None).1,
+        unending: watch::channel(std::collections::BTreeSet::new()).1,
         stopping: CancellationToken::new(),
         payload_max: 1 << 20,
         tokens: Some(known.subscribe()),

@@ -75,6 +75,7 @@ impl Replica {
             shutdown: shutdown.clone(),
             paused: watch::Sender::new(None),
             renewed: watch::Sender::new(()),
+            unending: watch::Sender::default(),
         };
         let (ready, is_ready) = tokio::sync::oneshot::channel();
         let mut ready = Some(ready);

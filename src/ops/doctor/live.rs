@@ -71,6 +71,19 @@ pub(super) fn run_of(pid: i32) -> Option<RunId> {
     })
 }
 
+/// Whether a KILL is on its way to the process, which has not ended all the same.
+pub(super) fn is_being_killed(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| awaits_kill(&status))
+}
+
+/// The signals that wait for one thread, or for all, are two masks of `/proc/PID/status`.
+fn awaits_kill(status: &str) -> bool {
+    let masks = status.lines().filter_map(|line| line.strip_prefix("SigPnd:").or_else(|| line.strip_prefix("ShdPnd:")));
+    masks
+        .filter_map(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .any(|mask| mask & (1 << (libc::SIGKILL - 1)) != 0)
+}
+
 /// The run whose cgroup this is: `0::/…/orch/NAME/RUN_ID`. Others name theirs by numbers that look like one.
 fn in_cgroup(text: &str) -> Option<RunId> {
     let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
@@ -93,6 +106,13 @@ mod tests {
         let locks = Locks::read().unwrap();
         assert!(locks.hold(&taken) && !locks.hold(&free) && !locks.hold(&dir.path().join("none")));
         assert_eq!(held("2: -> FLOCK  ADVISORY  WRITE 1234 08:01:4711 0 EOF"), None);
+    }
+
+    #[test]
+    fn a_kill_that_waits_is_seen_for_a_thread_and_for_all() {
+        assert!(awaits_kill("Name:\tsleep\nSigPnd:\t0000000000000100\nShdPnd:\t0000000000000000\n"));
+        assert!(awaits_kill("SigPnd:\t0000000000000000\nShdPnd:\t0000000000004100\n"));
+        assert!(!awaits_kill("SigPnd:\t0000000000000000\nShdPnd:\t0000000000004000\nSigBlk:\t0000000000000100\n"));
     }
 
     #[test]

@@ -101,6 +101,7 @@ async fn examine_runs(db: &Db, state_dir: &Path) -> anyhow::Result<Vec<Finding>>
     let known = db.known_runs(&asked).await?;
     let mut findings: Vec<Finding> = strangers(&dirs, &known).into_iter().collect();
     findings.extend(survivors(&processes, &known));
+    findings.extend(unending(&processes, &known));
     if let Some(identity) = StateDir::identity_of(state_dir)? {
         let served = locks.hold(&state_dir.join("lock"));
         let runs = db.directory_runs(&identity.directory).await?;
@@ -164,6 +165,27 @@ fn survivors(processes: &BTreeMap<RunId, Vec<i32>>, known: &[KnownRun]) -> Vec<F
                           start the replica of this machine";
             Finding::new("processes", Verdict::Wrong, format!("{what}: {advice}"))
         });
+    }
+    findings
+}
+
+/// Open runs with processes that were killed and live on. One that is only slow has ended by the second look.
+fn unending(processes: &BTreeMap<RunId, Vec<i32>>, known: &[KnownRun]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for run in known.iter().filter(|run| run.open) {
+        let pids = processes.get(&run.run_id).map(Vec::as_slice).unwrap_or_default();
+        let alive: Vec<String> =
+            pids.iter().filter(|pid| live::is_being_killed(**pid)).map(ToString::to_string).collect();
+        if !alive.is_empty() {
+            let what = format!(
+                "run {} of job {}: no KILL ends {}: it is not settled and keeps its slot until they are gone; look at their \
+                 state (`ps -o pid,stat,wchan,args`), a frozen cgroup or a device that does not answer",
+                run.run_id,
+                run.job_id,
+                some_of(&alive)
+            );
+            findings.push(Finding::new("processes", Verdict::Wrong, what));
+        }
     }
     findings
 }

@@ -15,7 +15,7 @@ use crate::{
         clock::now,
         ending::read_result,
         process,
-        protocol::{Cause, Exit},
+        protocol::{Cause, Exit, Report},
         sys::End,
         tree::Tree,
     },
@@ -25,6 +25,8 @@ use crate::{
 const LEFTOVER_GRACE: Duration = Duration::from_secs(1);
 /// Containment `sweep` can lose to a tree that forks faster than it is swept; then it says so.
 const SWEEP_BOUND: Duration = Duration::from_secs(10);
+/// A tree that lives on for so long after KILL is stuck, not slow.
+const UNENDING_AFTER: Duration = Duration::from_secs(1);
 /// What a pipe can hold at most when its last writers are gone.
 const DRAIN_BOUND: usize = 1024 * 1024;
 
@@ -49,6 +51,14 @@ impl Run<'_> {
             }
         }
         self.enforce(|facts| facts);
+        if let Stage::Kill { since, .. } = self.stage
+            && !self.is_unending
+            && now() > since.saturating_add(UNENDING_AFTER)
+            && !self.is_tree_empty()
+        {
+            self.is_unending = true;
+            self.peers.tell(&Report::Unending);
+        }
     }
 
     fn enforce(&mut self, limited: impl Fn(Facts) -> Facts) {

@@ -25,6 +25,7 @@ pub(crate) mod r21_suspend;
 pub(crate) mod r22_all_dead;
 pub(crate) mod r23_daemons;
 pub(crate) mod r24_fork_bomb;
+pub(crate) mod r25_unkillable;
 pub(crate) mod r26_no_resources;
 pub(crate) mod r27_cannot_start;
 pub(crate) mod r28_zombies;
