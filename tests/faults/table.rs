@@ -90,6 +90,7 @@ const TABLE: &[Row] = table! {
     r25_unkillable::in_a_cgroup, long, [CgroupKill, Freezer];
     r25_unkillable::in_a_pid_namespace, long, [PidNamespace, Freezer];
     r25_unkillable::with_a_sweep, long, [Freezer];
+    r25_unkillable::with_a_sweep_and_its_main_process_gone, long, [Freezer];
     r26_no_resources::fork_says_eagain, gate, [Root];
     r26_no_resources::no_descriptor_is_left, gate, [];
     r26_no_resources::descriptors_run_out_in_the_shim, gate, [];

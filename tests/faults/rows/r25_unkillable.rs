@@ -15,19 +15,32 @@ use crate::{
     witness,
 };
 
+/// Who of the run is frozen.
+#[derive(Clone, Copy, PartialEq)]
+enum Frozen {
+    All,
+    /// All but the main process, which ends when it is told to.
+    Children,
+}
+
 pub(crate) async fn in_a_cgroup(case: &mut Case) {
-    is_waited_for(case, "cgroup").await;
+    is_waited_for(case, "cgroup", Frozen::All).await;
 }
 
 pub(crate) async fn in_a_pid_namespace(case: &mut Case) {
-    is_waited_for(case, "pidns").await;
+    is_waited_for(case, "pidns", Frozen::All).await;
 }
 
 pub(crate) async fn with_a_sweep(case: &mut Case) {
-    is_waited_for(case, "sweep").await;
+    is_waited_for(case, "sweep", Frozen::All).await;
 }
 
-async fn is_waited_for(case: &mut Case, containment: &str) {
+/// The shim gives such a sweep up and goes; its replica goes on.
+pub(crate) async fn with_a_sweep_and_its_main_process_gone(case: &mut Case) {
+    is_waited_for(case, "sweep", Frozen::Children).await;
+}
+
+async fn is_waited_for(case: &mut Case, containment: &str, frozen: Frozen) {
     let freezer = Group::new("freezer", "r25");
     case.orch.set("ORCH_MAX_CONCURRENCY", "1");
     case.agent("stuck", "[ $ORCH_ATTEMPT -gt 1 ] || sleep 100000", &format!("containment = \"{containment}\""));
@@ -36,8 +49,11 @@ async fn is_waited_for(case: &mut Case, containment: &str) {
     let stuck = case.enqueue("stuck").await;
     case.until_alive(stuck).await;
     let run: String = case.runs(stuck).await[0].get("run");
+    let main: i32 = eventually("its pid", async || case.job(stuck).await.get("pid")).await;
     for pid in with_environment(&format!("ORCH_RUN_ID={run}")) {
-        freezer.take(pid);
+        if frozen == Frozen::All || pid != main {
+            freezer.take(pid);
+        }
     }
     freezer.set("freezer.state", "FROZEN");
     eventually("the run to be frozen", async || {
