@@ -4,6 +4,7 @@ use super::{
     Agent,
     template::{Hole, Piece, parse},
 };
+use crate::model::secret::{SHORTEST, can_be_hidden};
 
 /// Why an agent is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +62,24 @@ pub fn refusals(agent: &Agent) -> Vec<Refusal> {
     for name in &agent.pass_env {
         if let Err(message) = check_variable(name) {
             refuse("pass_env", message);
+        }
+    }
+    for name in &agent.redact {
+        match agent.env.get(name) {
+            Some(value) if !can_be_hidden(value) => refuse(
+                "redact",
+                format!(
+                    "its variable {name} has no line of at least {SHORTEST} bytes, so that it cannot be hidden: choose a longer \
+                     value, or take it out of redact"
+                ),
+            ),
+            None if !agent.pass_env.contains(name) => refuse(
+                "redact",
+                format!(
+                    "its redact names {name:?}, which its runs do not get: add it to env or pass_env, or take it out"
+                ),
+            ),
+            _ => {}
         }
     }
     refusals

@@ -7,6 +7,7 @@
 use std::{collections::BTreeMap, ffi::OsString};
 
 use super::{Agent, JobFacts, RenderError};
+use crate::model::secret::can_be_hidden;
 
 /// Bytes of `ORCH_PREVIOUS_ERROR`; the rest is cut off, since a variable may have 128 KiB at most.
 pub const MAX_PREVIOUS_ERROR: usize = 16 * 1024;
@@ -22,6 +23,16 @@ pub fn search_path(agent: &Agent, host: &dyn Fn(&str) -> Option<OsString>) -> St
         .cloned()
         .or_else(|| host("PATH").and_then(|path| path.into_string().ok()).filter(|path| !path.is_empty()))
         .unwrap_or_else(|| DEFAULT_PATH.to_owned())
+}
+
+/// The variable of `redact` whose value is too short to be hidden, if there is one.
+#[must_use]
+pub fn too_short<'a>(agent: &'a Agent, host: &dyn Fn(&str) -> Option<OsString>) -> Option<&'a str> {
+    let value = |name: &str| {
+        let passed = || agent.pass_env.iter().any(|passed| passed == name).then(|| host(name)?.into_string().ok());
+        agent.env.get(name).cloned().or_else(|| passed().flatten())
+    };
+    agent.redact.iter().map(String::as_str).find(|name| value(name).is_some_and(|value| !can_be_hidden(&value)))
 }
 
 /// The whole environment of a run, by name.
@@ -41,6 +52,9 @@ pub(super) fn build(
         }
     }
     variables.extend(agent.env.clone());
+    if let Some(name) = too_short(agent, host) {
+        return Err(RenderError::TooShort { name: name.to_owned() });
+    }
     let file = |name: &str, path: &std::path::Path| {
         path.to_str().map(str::to_owned).ok_or_else(|| RenderError::NotText { name: name.to_owned() })
     };

@@ -10,7 +10,7 @@ mod template;
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 pub use audit::{Refusal, refusals, warnings};
-pub use environment::{MAX_PREVIOUS_ERROR, search_path};
+pub use environment::{MAX_PREVIOUS_ERROR, search_path, too_short};
 pub use render::{Command, JobFacts, RenderError, render};
 pub use template::{literal, plain};
 
@@ -36,6 +36,8 @@ pub struct Agent {
     pub env: BTreeMap<String, String>,
     /// Names of the replica's own variables that the run may see.
     pub pass_env: Vec<String>,
+    /// Names of those of them whose values are replaced in the log.
+    pub redact: Vec<String>,
     /// Where the run starts, a template; its own run directory where there is none.
     pub cwd: Option<PathBuf>,
     /// The user that the run is, by name; the replica's own where there is none.
@@ -72,6 +74,7 @@ impl fmt::Debug for Agent {
             .field("command", &self.command)
             .field("env", &env)
             .field("pass_env", &self.pass_env)
+            .field("redact", &self.redact)
             .field("cwd", &self.cwd)
             .field("user", &self.user)
             .field("stdin", &self.stdin)

@@ -14,7 +14,7 @@ use super::{
     Agent, environment,
     template::{Hole, Piece, parse},
 };
-use crate::model::{JobId, RunId};
+use crate::model::{JobId, RunId, secret::SHORTEST};
 
 /// What a template may know of a job.
 #[derive(Debug, Clone)]
@@ -86,6 +86,15 @@ pub enum RenderError {
     /// A variable of the replica is not UTF-8.
     #[error("the variable {name} is not UTF-8: set it to plain text or take it out of pass_env")]
     NotText {
+        /// Which.
+        name: String,
+    },
+    /// A variable of the replica is to be hidden and cannot be.
+    #[error(
+        "the variable {name} is in redact and has no line of at least {SHORTEST} bytes, so that it cannot be hidden: choose a \
+         longer value, or take it out of redact"
+    )]
+    TooShort {
         /// Which.
         name: String,
     },

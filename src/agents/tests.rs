@@ -14,6 +14,7 @@ fn agent(command: &[&str]) -> Agent {
         command: command.iter().map(|&element| element.to_owned()).collect(),
         env: BTreeMap::new(),
         pass_env: Vec::new(),
+        redact: Vec::new(),
         cwd: None,
         user: None,
         stdin: Stdin::Payload,
@@ -217,4 +218,17 @@ fn a_hole_that_may_be_an_option_is_warned_of() {
     assert_eq!(warnings(&agent(&["rm", "{{ payload.x }}"])).len(), 1);
     assert_eq!(warnings(&agent(&["rm", "--", "{{ payload.x }}"])).len(), 0);
     assert_eq!(warnings(&agent(&["rm", "--file={{ payload.x }}", "{{ job.id }}"])).len(), 0);
+}
+
+#[test]
+fn a_secret_that_cannot_be_hidden_starts_nothing_and_is_not_quoted() {
+    let host = |name: &str| (name == "TOKEN").then(|| OsString::from("xyz\nab"));
+    let mut agent = agent(&["t"]);
+    (agent.pass_env, agent.redact) =
+        (vec!["TOKEN".to_owned(), "UNSET".to_owned()], vec!["UNSET".to_owned(), "TOKEN".to_owned()]);
+    let refused = render(&agent, &job(), &json!({}), &host).unwrap_err();
+    assert_eq!(refused, RenderError::TooShort { name: "TOKEN".to_owned() });
+    assert!(!refused.to_string().contains("xyz"), "{refused}");
+    agent.env = BTreeMap::from([("TOKEN".to_owned(), "longer".to_owned())]);
+    assert!(render(&agent, &job(), &json!({}), &host).is_ok(), "it is what the run gets that counts");
 }

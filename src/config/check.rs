@@ -51,6 +51,7 @@ fn check_from(overrides: &Overrides, environment: Environment<'_>, variables: Ve
             let place = format!("agent {:?}", agent.name);
             warnings.extend(agents::warnings(agent).into_iter().map(|message| Problem::at(place.as_str(), message)));
             warnings.extend(missing_program(agent, environment).map(|message| Problem::at(place.as_str(), message)));
+            warnings.extend(too_short(agent, environment).map(|message| Problem::at(place.as_str(), message)));
             warnings.extend(missing_user(agent).map(|message| Problem::at(place.as_str(), message)));
         }
         if settings.agents.is_empty() {
@@ -97,6 +98,14 @@ fn missing_program(agent: &Agent, environment: Environment<'_>) -> Option<String
     (!found).then(|| {
         format!("its program {program:?} is in no directory of PATH ({path}): install it, or write its whole path")
     })
+}
+
+/// A secret of this environment, which may not be the one that orch will have.
+fn too_short(agent: &Agent, environment: Environment<'_>) -> Option<String> {
+    let name = agents::too_short(agent, environment)?;
+    Some(format!(
+        "its variable {name} is too short here to be hidden, so that its runs could not start: choose a longer value"
+    ))
 }
 
 fn missing_user(agent: &Agent) -> Option<String> {

@@ -129,6 +129,18 @@ fn every_refusal_is_one_sentence_with_its_place() {
             "[agents.a]\ncommand = [\"true\"]\ntimout = \"5s\"",
             "./orch.toml:3: agent \"a\" has the unknown key \"timout\": did you mean \"timeout\"?",
         ),
+        (
+            "[agents.a]\ncommand = [\"true\"]\npass_env = [\"HOME\"]\nredact = [\"HOME\", \"TOKEN\"]",
+            "./orch.toml:4: agent \"a\": its redact names \"TOKEN\", which its runs do not get: add it to env or pass_env",
+        ),
+        (
+            "[agents.a]\ncommand = [\"true\"]\nenv = { PIN = \"123\" }\nredact = [\"PIN\"]",
+            "./orch.toml:4: agent \"a\": its variable PIN has no line of at least 4 bytes, so that it cannot be hidden",
+        ),
+        (
+            "[agents.a]\ncommand = [\"true\"]\nredact = \"HOME\"",
+            "agent \"a\" has a redact that is a text: write a list",
+        ),
         ("[agents.a]\ncommand = [\"true\"]\nlimits = [\"a b\"]", "has \"a b\" in it, which is no name of a limit"),
         ("[agents.a]\ncommand = [\"true\"]\nlimits = [\"all\"]", "has \"all\" in it, which every job needs unsaid"),
         ("[agents.a]\ncommand = [\"true\"]\nlimits = \"api\"", "limits that is a text"),
@@ -209,7 +221,7 @@ fn an_agent_has_the_defaults_of_the_design() {
 fn an_agent_says_everything_and_its_paths_are_relative_to_the_file() {
     let case = Case::new(
         "state_dir = \"state\"\n[agents.a]\ncommand = [\"./bin/x\", \"bin/y\"]\ncwd = \".\"\nenv = { A = \"1\" }\n\
-         pass_env = [\"HOME\"]\nuser = \"nobody\"\nstdin = \"null\"\ntimeout = \"1h\"\nmax_attempts = 5\n\
+         pass_env = [\"HOME\"]\nredact = [\"HOME\"]\nuser = \"nobody\"\nstdin = \"null\"\ntimeout = \"1h\"\nmax_attempts = 5\n\
          backoff = { base = \"1s\", factor = 1.5, max = \"1m\" }\non_lost = \"hold\"\ncontainment = \"pidns\"\n\
          memory_max = \"1GiB\"\npids_max = 10\nsuccess_codes = [0, 3]\n\
          [agents.b]\ncommand = [\"sh\"]\ncwd = \"work/{{ payload.repo }}\"\n",
@@ -220,6 +232,7 @@ fn an_agent_says_everything_and_its_paths_are_relative_to_the_file() {
     let a = &settings.agents["a"];
     assert_eq!(a.command, [directory.join("bin/x").to_str().unwrap(), "bin/y"]);
     assert_eq!(a.cwd.as_deref(), Some(directory));
+    assert_eq!((&a.pass_env, &a.redact), (&vec!["HOME".to_owned()], &vec!["HOME".to_owned()]));
     assert_eq!((a.timeout, a.max_attempts, a.on_lost), (Some(Duration::from_hours(1)), 5, OnLost::Hold));
     assert_eq!((a.containment, a.memory_max, a.pids_max), (Some(Containment::Pidns), Some(1 << 30), Some(10)));
     assert_eq!((a.stdin, a.success_codes.as_slice()), (Stdin::Null, &[0, 3][..]));

@@ -13,6 +13,7 @@ mod reason;
 mod round;
 mod rules;
 pub mod schedule;
+pub mod secret;
 mod settle;
 mod shares;
 mod span;

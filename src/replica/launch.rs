@@ -130,6 +130,7 @@ fn spec(boot: &Boot, claimed: &Claimed, agent: &Agent, dir: &RunDir) -> Result<S
         replica_id: claimed.owned.replica_id(),
         argv: command.argv,
         env: command.env,
+        redact: agent.redact.clone(),
         cwd: command.cwd,
         user: agent.user.clone(),
         stdin: match agent.stdin {

@@ -15,6 +15,7 @@
 //! | `peers`, `clock` | who speaks with a shim; its clock |
 //! | `tree`, `cgroup`, `pidns`, `process` | the three containments and what they stand on |
 //! | `sweep`, `survey` | what a dead shim left; which containments can be had |
+//! | `redact` | secrets in the output, replaced before it is kept |
 //! | `spool`, `log` | the bounded output, written and read |
 //! | `sys` | the system calls without a safe wrapper |
 //!
@@ -35,6 +36,7 @@ mod peers;
 mod pidns;
 mod process;
 pub mod protocol;
+mod redact;
 mod rundir;
 mod spawner;
 mod spool;

@@ -36,6 +36,9 @@ pub struct Spec {
     pub argv: Vec<String>,
     /// The complete environment of the job.
     pub env: Vec<(String, String)>,
+    /// Names of those of `env` whose values are replaced in the output.
+    #[serde(default)]
+    pub redact: Vec<String>,
     /// Where the job starts; the `job` directory of the run where there is none.
     pub cwd: Option<PathBuf>,
     /// The user that the job becomes, by name; the replica's own where there is none.

@@ -29,6 +29,7 @@ use super::{
     peers::{PEERS_MAX, Peers},
     process,
     protocol::{Cause, Exit, Reason, Report, Request, SpawnError, Started, Stdin},
+    redact::Redactor,
     rundir::{PAYLOAD, SPEC},
     spawner::Inheritance,
     spool::Spool,
@@ -65,6 +66,8 @@ struct Run<'a> {
     bounds: Bounds,
     birth: Option<Birth>,
     output: Option<File>,
+    /// What comes out of `output` on its way to `spool`, where there are secrets.
+    redactor: Option<Redactor>,
     spool: Spool,
     /// The main process while it is our child and not reaped.
     main: Option<Pid>,
@@ -120,6 +123,7 @@ pub(super) fn tend(
         bounds: planted.bounds,
         birth: Some(birth),
         output: Some(output),
+        redactor: Redactor::of(spec),
         spool: Spool::new(run, spec.log_cap),
         main: planted.main,
         main_end: None,
@@ -327,21 +331,42 @@ impl Run<'_> {
         let _ = unlinkat(&self.held.directory, SPEC, UnlinkatFlags::NoRemoveDir);
     }
 
-    /// Reads a bounded number of pieces of what has come.
-    fn read_output(&mut self, pieces: usize) {
+    /// Reads a bounded number of pieces of what has come. Whether anything has.
+    fn read_output(&mut self, pieces: usize) -> bool {
         let mut piece = [0; PIECE];
-        let before = self.spool.total();
+        let mut has_come = false;
         for _ in 0..pieces {
             let Some(output) = &mut self.output else { break };
             match output.read(&mut piece) {
-                Ok(0) => self.output = None,
-                Ok(count) => self.spool.write(&piece[..count]),
+                Ok(0) => {
+                    self.output = None;
+                    self.keep_rest();
+                }
+                Ok(count) => {
+                    has_come = true;
+                    self.keep(&piece[..count]);
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => break,
             }
         }
-        if self.spool.total() > before {
+        if has_come {
             self.heard_at = now();
+        }
+        has_come
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        match &mut self.redactor {
+            None => self.spool.write(bytes),
+            Some(redactor) => redactor.take(bytes, |bytes| self.spool.write(bytes)),
+        }
+    }
+
+    /// Nothing more is read.
+    fn keep_rest(&mut self) {
+        if let Some(redactor) = &mut self.redactor {
+            redactor.finish(|bytes| self.spool.write(bytes));
         }
     }
 

@@ -33,6 +33,7 @@ mod ownership_rule;
 mod played;
 mod prune;
 mod reaper;
+mod redact;
 mod replica;
 mod replica_settle;
 mod replica_trouble;

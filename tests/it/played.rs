@@ -94,6 +94,7 @@ pub(crate) fn agent(name: &str) -> Agent {
         command: vec!["true".to_owned()],
         env: BTreeMap::new(),
         pass_env: Vec::new(),
+        redact: Vec::new(),
         cwd: None,
         user: None,
         stdin: Stdin::Null,

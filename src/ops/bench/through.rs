@@ -139,6 +139,7 @@ pub(super) fn agent(command: &[&str]) -> Agent {
         command: command.iter().map(|word| (*word).to_owned()).collect(),
         env: BTreeMap::new(),
         pass_env: Vec::new(),
+        redact: Vec::new(),
         cwd: None,
         user: None,
         stdin: Stdin::Null,

@@ -70,7 +70,7 @@ impl Run<'_> {
                 }
                 Due::Term { limit, kill_at } => {
                     // It may have written while we slept since the last look.
-                    if limit != Limit::Silence || !self.has_more_output() {
+                    if limit != Limit::Silence || !self.read_output(1) {
                         self.end(limit.into(), kill_at);
                     }
                 }
@@ -95,12 +95,6 @@ impl Run<'_> {
             silent_at: silence.filter(|_| runs).map(|silence| self.heard_at.saturating_add(silence)),
             stage: self.stage,
         }
-    }
-
-    fn has_more_output(&mut self) -> bool {
-        let before = self.spool.total();
-        self.read_output(1);
-        self.spool.total() > before
     }
 
     /// Tells the tree to end, or shortens the grace of one that has been told.
@@ -140,6 +134,7 @@ impl Run<'_> {
     /// The tree is empty: takes what is left of its output and puts the facts together.
     pub(super) fn finish(mut self) -> Exit {
         self.read_output(DRAIN_BOUND / PIECE);
+        self.keep_rest();
         // Before the end is told.
         if self.spool.total() > self.reported {
             self.peers.tell_output(self.spool.total());

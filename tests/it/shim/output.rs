@@ -104,6 +104,73 @@ async fn control_sequences_and_binary_are_kept_as_they_are() {
     assert_eq!(stand.output(&spec), (b"\0\x1b[31mred\x1b[0m\r\n\xff\xfe<b>\x07".to_vec(), vec![]));
 }
 
+/// A run that gets a secret, and whose output shall not have it.
+fn secretive(value: &str, script: &str) -> Spec {
+    let plain = spec(sh(script));
+    let env = [plain.env.clone(), vec![("TOKEN".to_owned(), value.to_owned())]].concat();
+    Spec { env, redact: vec!["TOKEN".to_owned()], ..plain }
+}
+
+#[tokio::test]
+async fn a_secret_never_reaches_the_disk_however_it_is_written() {
+    let stand = Stand::new().await;
+    // Each half comes in a read of its own, and the second time no line ends.
+    let halves = "printf '\\377<%s' \"${TOKEN%????}\"; sleep 0.3; printf '%s>\\n' \"${TOKEN#????????}\"; sleep 0.3";
+    let spec =
+        secretive("s3cret-value", &format!("{halves}; printf ready; sleep 0.3; {halves}; printf %s \"${{TOKEN%?}}\""));
+    let exit = stand.run(&spec).await;
+    let expected = b"\xff<[redacted TOKEN]>\nready\xff<[redacted TOKEN]>\n[redacted TOKEN]";
+    assert_eq!(stand.output(&spec), (expected.to_vec(), vec![]));
+    assert_eq!(exit.log_bytes_kept, expected.len() as u64);
+    assert!(!stand.dir(&spec).spec_path().exists(), "which has it as well");
+}
+
+#[tokio::test]
+async fn what_may_become_a_secret_counts_as_output_and_the_rest_is_there_at_once() {
+    let stand = Stand::new().await;
+    let script =
+        "for i in 1 2 3 4 5 6 7 8; do printf \"%s\" \"${TOKEN%?????}\"; sleep 0.3; done; printf prompt:; sleep 100000";
+    let spec = Spec { silence_timeout_ms: Some(1_500), ..secretive("s3cret-value", script) };
+    let launched = stand.launch(&spec).await;
+    eventually("the prompt", async || stand.text(&spec).ends_with("prompt:").then_some(())).await;
+    let exit = launched.end().await;
+    assert_eq!((exit.cause, stand.text(&spec)), (Cause::Silent, format!("{}prompt:", "s3cret-".repeat(8))));
+}
+
+#[tokio::test]
+async fn a_flood_of_secrets_is_bounded_and_delays_no_end() {
+    let stand = Stand::new().await;
+    let cap = 256 * 1024;
+    let key = (0..40).map(|line| format!("{line:02}{}", "k".repeat(62))).collect::<Vec<_>>().join("\n");
+    let gone_round = async |spec: &Spec, times: u64| {
+        eventually("the tail to have gone round", async || {
+            let names = fs::read_dir(stand.dir(spec).log_path()).ok()?.flatten();
+            let newest = names.filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok()).max()?;
+            (newest > times * cap).then_some(())
+        })
+        .await;
+    };
+    let mut memory = Vec::new();
+    let plain = Spec { log_cap: cap, ..spec(sh("yes")) };
+    for spec in [plain, Spec { log_cap: cap, ..secretive(&key, "yes \"$TOKEN\"") }] {
+        let mut launched = stand.launch(&spec).await;
+        launched.handle.started().await.unwrap();
+        for times in [3, 20] {
+            gone_round(&spec, times).await;
+            memory.push(anonymous_kilobytes(launched.shim()));
+        }
+        let began = std::time::Instant::now();
+        launched.terminate(Duration::from_millis(500), Reason::Cancel).await;
+        launched.end().await;
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        let (kept, _) = stand.output(&spec);
+        assert!(!kept.windows(8).any(|part| part == b"kkkkkkkk"));
+        assert_eq!(kept.starts_with(b"[redacted TOKEN]\n[redacted TOKEN]\n"), !spec.redact.is_empty());
+    }
+    let [_, plain, early, late] = memory[..] else { panic!("{memory:?}") };
+    assert!(late < early + 200 && late < plain + 500, "from {plain} without a secret, and {early}, to {late} kB");
+}
+
 #[tokio::test]
 async fn a_grandchild_that_keeps_the_output_open_does_not_delay_the_end() {
     let stand = Stand::new().await;

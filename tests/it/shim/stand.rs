@@ -81,6 +81,7 @@ pub(crate) fn spec(argv: Vec<String>) -> Spec {
         replica_id: *REPLICA,
         argv,
         env: vec![("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned())],
+        redact: Vec::new(),
         cwd: None,
         user: None,
         stdin: Stdin::Null,
