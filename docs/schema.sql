@@ -833,6 +833,10 @@ function orch.cancel_dependents(job_id bigint)
 function orch.claim_order(serial_gate boolean DEFAULT true, deep boolean DEFAULT true)
     returns TABLE(job_id bigint, project text, lane bigint, reason text, ahead_of_it bigint, because_of text, replicas uuid[]);
 
+-- What orch.claim_order says, of at most so many lanes and of one's own.
+function orch.claim_order_of(serial_gate boolean, deep boolean, most integer, own_project text, own_lane bigint)
+    returns TABLE(job_id bigint, project text, lane bigint, reason text, ahead_of_it bigint, because_of text, replicas uuid[]);
+
 -- Lets no job start that needs the limit, until a time (infinity: until it is opened); then one job probes whether it may be opened.
 function orch.close_limit(name text, until timestamp with time zone DEFAULT 'infinity'::timestamp with time zone, reason text DEFAULT NULL::text)
     returns boolean;
@@ -993,6 +997,10 @@ function orch.hold_limits(names text[])
 function orch.is_unsaid_limit(name text)
     returns boolean;
 
+-- What keeps the due jobs of lanes from running, if anything does: of all lanes, or of some and one's own.
+function orch.judged_lanes(most integer DEFAULT NULL::integer, own_project text DEFAULT NULL::text, own_lane bigint DEFAULT NULL::bigint)
+    returns TABLE(project text, lane bigint, head bigint, run_at timestamp with time zone, agent text, priority smallint, gate text, limits text[], require jsonb, needs text[], shut_limit text, closed_until timestamp with time zone, reason text, reason_without_gates text, rest text, rest_limit text);
+
 -- What a result that comes after its run was reaped makes of the job; null: nothing.
 function orch.late_rule(was text, on_lost text, key_taken boolean, next text)
     returns text;
@@ -1100,6 +1108,10 @@ function orch.waits_since(job orch.jobs)
 -- Wakes replicas that wait for a job, as orch.enqueue does by itself. For whoever inserts into orch.jobs by hand.
 function orch.wake(agent text DEFAULT NULL::text, require jsonb DEFAULT NULL::jsonb, replicas integer DEFAULT 1)
     returns integer;
+
+-- The heads of lanes, in the order in which a claim looks at them; at most so many, and so many of one project.
+function orch.walk_lanes(most integer DEFAULT NULL::integer, of_one_project integer DEFAULT NULL::integer, start text DEFAULT ''::text)
+    returns TABLE(project text, lane bigint, head bigint, run_at timestamp with time zone, agent text, priority smallint, gate text, limits text[], require jsonb);
 
 -- Why a job waits, runs or has ended: the reason, a sentence, what would unblock it, and the facts.
 function orch.why(INOUT job_id bigint, serial_gate boolean DEFAULT true, OUT status text, OUT reason text, OUT since timestamp with time zone, OUT until timestamp with time zone, OUT sentence text, OUT unblock text, OUT detail jsonb)

@@ -7,7 +7,7 @@
 -- index: jobs_claim, jobs_set_aside, jobs_waits_for
 with lanes as materialized (
     select w.project, w.lane, w.due, w.not_due, case when $1 then w.reason else w.reason_without_gates end as reason,
-           case when $1 and w.gate is not null then 'serial_gate' else w.rest end as rest
+           $1 and w.gate is not null as is_gated, w.rest
       from orch.waiting_lanes w
 ),
 places as materialized (
@@ -19,8 +19,15 @@ named as (
 select w.reason, sum(w.jobs)::bigint as jobs
   from (select l.reason, l.due as jobs from lanes l where l.reason is not null
         union all select p.reason, p.jobs from places p
-        union all select l.rest, l.due - coalesce(n.jobs, 0)
-                    from lanes l left join named n on n.project = l.project and n.lane = l.lane
+        union all select o.reason, o.jobs
+                    from lanes l
+                    left join named n on n.project = l.project and n.lane = l.lane
+                   cross join lateral (
+                      -- where its head has no place it has none for all the lanes before it, not for its gate
+                      select case when l.is_gated then 'serial_gate' else l.rest end as reason,
+                             l.due - coalesce(n.jobs, l.is_gated::integer) as jobs
+                      union all
+                      select l.rest, 1 where l.is_gated and n.jobs is null and l.due > 0) o
                    where l.reason is null
         union all select 'not_due', l.not_due from lanes l
         union all select orch.own_wait(j), 1 from orch.jobs j where j.set_aside

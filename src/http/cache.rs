@@ -1,7 +1,8 @@
 //! Counts the queue at most once a second for everybody who asks, and answers soon whatever a count costs.
 //!
 //! A request that finds the count older than a second has it made anew, and waits for it only so long: then it takes the
-//! count before, whose `counted_at` says how old it is. A day of finished jobs may be a million rows; where counting them
+//! count before, whose `counted_at` says how old it is. What waits costs by lanes, of which there may be a hundred thousand:
+//! a count is good for [`PAUSE`] times what it took, up to [`STALE`]. A day of finished jobs may be a million rows; where counting them
 //! all is slow, only what was added since is counted, and the whole in the background, no sooner than [`REST`] times what
 //! it took.
 
@@ -17,8 +18,11 @@ use crate::db::{
     queue::{Finished, Live, Switches},
 };
 
-/// How long a count is good for.
+/// How long a count is good for, at least.
 const FRESH: Duration = Duration::from_secs(1);
+
+/// How many times its own duration a count is good for: however often it is asked for, a fifth of the time is spent on it.
+const PAUSE: u32 = 4;
 
 /// How long a request waits for a new count where there is one before.
 const SOON: Duration = Duration::from_millis(30);
@@ -35,6 +39,13 @@ pub(super) struct Counted {
     pub(super) live: Arc<Live>,
     pub(super) finished: Arc<Finished>,
     at: Instant,
+    took: Duration,
+}
+
+impl Counted {
+    fn is_fresh(&self) -> bool {
+        self.at.elapsed() < (self.took * (PAUSE + 1)).clamp(FRESH, STALE)
+    }
 }
 
 /// The counts of one process; clones are the same one.
@@ -77,10 +88,11 @@ impl QueueCache {
 
     /// The latest counts: not older than a second, unless counting takes longer than one should wait.
     pub(super) async fn counted(&self) -> db::Result<Counted> {
-        if let Some(fresh) = self.younger_than(FRESH) {
+        let latest = self.latest();
+        if let Some(fresh) = latest.clone().filter(Counted::is_fresh) {
             return Ok(fresh);
         }
-        let before = self.younger_than(STALE);
+        let before = latest.filter(|counted| counted.at.elapsed() < STALE);
         // A task of its own: it goes on when this request takes the count before, or is given up.
         let cache = self.clone();
         let counting = tokio::spawn(async move { cache.count().await });
@@ -94,21 +106,21 @@ impl QueueCache {
         counted.unwrap_or_else(|broken| Err(db::Error::Unavailable(broken.to_string())))
     }
 
-    fn younger_than(&self, age: Duration) -> Option<Counted> {
-        let latest = self.0.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        latest.as_ref().filter(|counted| counted.at.elapsed() < age).cloned()
+    fn latest(&self) -> Option<Counted> {
+        self.0.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Counts, unless somebody else just has.
     async fn count(&self) -> db::Result<Counted> {
         let mut known = self.0.finished.lock().await;
-        if let Some(fresh) = self.younger_than(FRESH) {
+        if let Some(fresh) = self.latest().filter(Counted::is_fresh) {
             return Ok(fresh);
         }
         let at = Instant::now();
         // Finished first: a job that ends in between is then in neither rather than in both.
         let finished = self.count_finished(&mut known).await?;
-        let counted = Counted { live: Arc::new(self.0.db.count_live(self.0.switches).await?), finished, at };
+        let live = Arc::new(self.0.db.count_live(self.0.switches).await?);
+        let counted = Counted { live, finished, at, took: at.elapsed() };
         *self.0.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(counted.clone());
         Ok(counted)
     }

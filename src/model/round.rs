@@ -81,8 +81,11 @@ impl Round {
     }
 
     /// Notes what the claim saw. Whether there is more to see: not, if all lanes were seen since something was claimed.
-    pub fn saw(&mut self, seen: &Seen, claimed: bool) -> bool {
-        self.fruitless = !claimed;
+    ///
+    /// A claim that found what it wanted in the hands of another one looks no wider the next time: it would be longer in
+    /// the way of the others, of whom it is one.
+    pub fn saw(&mut self, seen: &Seen, claimed: bool, contended: bool) -> bool {
+        self.fruitless = !claimed && !contended;
         if std::mem::take(&mut self.from_the_top) {
             if claimed {
                 self.begin_anew();
@@ -182,10 +185,10 @@ mod tests {
             let mut round = Round::default();
             for claimed in claims {
                 let (_, seen) = look(&lanes, &round.window());
-                round.saw(&seen, claimed);
+                round.saw(&seen, claimed, false);
             }
             let (_, seen) = look(&lanes, &round.window());
-            round.saw(&seen, true);
+            round.saw(&seen, true, false);
             let mut unseen = lanes.clone();
             let mut windows = 0;
             loop {
@@ -195,7 +198,7 @@ mod tests {
                 }
                 windows += 1;
                 prop_assert!(windows <= 100 + 8 * lanes.len() / 512, "{windows} windows for {} lanes", lanes.len());
-                if !round.saw(&seen, false) {
+                if !round.saw(&seen, false, false) {
                     break;
                 }
             }
@@ -214,7 +217,7 @@ mod tests {
                 for lane in found {
                     unseen.remove(&lane);
                 }
-                prop_assert!(round.saw(&seen, true));
+                prop_assert!(round.saw(&seen, true, false));
             }
             prop_assert!(unseen.is_empty(), "{} of {} were not seen", unseen.len(), lanes.len());
         }
@@ -227,7 +230,7 @@ mod tests {
         for claimed in [true, true, false] {
             let (found, seen) = look(&lanes, &round.window());
             assert_eq!(found.len(), 9);
-            assert_eq!(round.saw(&seen, claimed), claimed);
+            assert_eq!(round.saw(&seen, claimed, false), claimed);
         }
     }
 
@@ -239,7 +242,7 @@ mod tests {
         for _ in 0..6 {
             let (found, seen) = look(&lanes, &round.window());
             firsts.push(found[1].1);
-            round.saw(&seen, true);
+            round.saw(&seen, true, false);
         }
         assert_eq!(firsts, [1, 1, 96, 1, 191, 1]);
     }

@@ -122,7 +122,7 @@ impl Memory {
         }
         self.shares.claimed(&claim.in_sight, &taken);
         self.contended |= claim.contended;
-        let unseen = self.round.saw(&claim.seen, !taken.is_empty());
+        let unseen = self.round.saw(&claim.seen, !taken.is_empty(), claim.contended);
         // Fewer than wanted is not the end of the queue: what one limit or gate lets through now is not all that waits.
         if !taken.is_empty() {
             (self.contended, self.outdone) = (false, 0);

@@ -5,8 +5,20 @@
 -- ranked once, and the most slots that one of them has free say how far a claim reaches.
 
 -- A row a job near the head of the queue, at most some 4,096 a class of replicas, or, unless deep, hardly more than there
--- are free slots; what the others wait for, orch.waiting_lanes says.
+-- are free slots; what the others wait for, orch.judged_lanes says. Of more lanes than 2,048 that may run, those are ranked
+-- whose heads come first.
 create or replace function orch.claim_order(serial_gate boolean default true, deep boolean default true)
+returns table (job_id bigint, project text, lane bigint, reason text, ahead_of_it bigint, because_of text, replicas uuid[])
+language sql stable
+set search_path = pg_catalog, orch
+as $$
+    select o.* from orch.claim_order_of(serial_gate, deep, null, null, null) o
+$$;
+comment on function orch.claim_order is 'The jobs near the head of the queue that nothing keeps from running, in what relation to the claims that take them.';
+
+-- The same of some lanes: as orch.judged_lanes has them.
+create or replace function orch.claim_order_of(
+    serial_gate boolean, deep boolean, most integer, own_project text, own_lane bigint)
 returns table (job_id bigint, project text, lane bigint, reason text, ahead_of_it bigint, because_of text, replicas uuid[])
 language plpgsql stable
 set search_path = pg_catalog, orch
@@ -23,17 +35,33 @@ begin
           from orch.free_slots f
          group by f.agents, f.labels
     ),
-    lanes as materialized (
-        select k.class, k.free, w.project, w.lane, w.priority, w.gate, w.needs,
-               count(*) over (partition by k.class) as lanes,
-               (select min(m.room) from rooms m where m.name = any (w.needs)) as room
+    projects as materialized (
+        select r.project, count(*) as running from orch.agent_runs r where r.ended_at is null group by r.project
+    ),
+    offered as (
+        select k.class, k.free, w.project, w.lane, w.head, w.run_at, w.priority, w.gate, w.needs,
+               coalesce((w.project, w.lane) = (own_project, own_lane), false) as is_own,
+               coalesce(r.running, 0) as running, coalesce(p.weight, 1)::double precision as weight,
+               row_number() over (partition by k.class, w.project order by orch.place_of(w.priority, w.run_at), w.head) as turn
           from classes k
-          join orch.waiting_lanes w
+          join orch.judged_lanes(most, own_project, own_lane) w
             on w.run_at <= now() and case when serial_gate then w.reason else w.reason_without_gates end is null
                and orch.serves(k.replica, w.agent, w.require)
+          left join orch.projects p on p.name = w.project
+          left join projects r on r.project = w.project
+    ),
+    -- What stands behind a head ranks behind it.
+    lanes as materialized (
+        select o.*, least(count(*) over (partition by o.class), 2048) as lanes,
+               (select min(m.room) from rooms m where m.name = any (o.needs)) as room
+          from (select o.*, row_number() over (partition by o.class
+                                               order by (o.running + o.turn - 1) / o.weight, o.run_at, o.head) as place
+                  from offered o) o
+         where o.place <= 2048 or o.is_own
     ),
     candidates as materialized (
-        select l.*, c.id, c.run_at, orch.place_of(l.priority, c.run_at) as place_of
+        select l.class, l.free, l.project, l.lane, l.gate, l.needs, l.running, l.weight, c.id, c.run_at,
+               orch.place_of(l.priority, c.run_at) as place_of
           from lanes l
          cross join lateral (
             select j.id, j.run_at
@@ -41,8 +69,11 @@ begin
              where j.claimable and j.project = l.project and j.lane = l.lane and j.run_at <= now()
              order by j.run_at, j.id
              limit case when serial_gate and l.gate is not null then 1
-                        when deep or l.room is not null then least(l.room, greatest(4096 / l.lanes, 1))
-                        else least(greatest(l.free, 1), greatest(4096 / l.lanes, 1)) end) c
+                        when deep and l.is_own then least(l.room, 4096)
+                        else least(l.room, greatest(
+                            case when deep or l.room is not null then 4096 / l.lanes
+                                 else least(l.free, 4096 / l.lanes) end,
+                            least(l.free - l.place + 1, 4096 / least(l.lanes, greatest(l.free, 1))), 1)) end) c
     ),
     gated as materialized (
         select c.*, case when serial_gate and c.gate is not null
@@ -51,13 +82,9 @@ begin
     ),
     ranked as materialized (
         select g.*, row_number() over (partition by g.class
-                                       order by (coalesce(r.running, 0) + g.turn - 1) / coalesce(p.weight, 1)::double precision,
-                                                g.run_at, g.id) as place
+                                       order by (g.running + g.turn - 1) / g.weight, g.run_at, g.id) as place
           from (select g.*, row_number() over (partition by g.class, g.project order by g.place_of, g.id) as turn
                   from gated g where g.of_gate = 1) g
-          left join orch.projects p on p.name = g.project
-          left join (select r.project, count(*) as running from orch.agent_runs r where r.ended_at is null group by r.project) r
-                 on r.project = g.project
     ),
     crowded as materialized (
         select distinct on (t.class, t.id) t.class, t.id, t.name
@@ -99,4 +126,4 @@ begin
               d.ahead_of_it;
 end
 $$;
-comment on function orch.claim_order is 'The jobs near the head of the queue that nothing keeps from running, in what relation to the claims that take them.';
+comment on function orch.claim_order_of is 'What orch.claim_order says, of at most so many lanes and of one''s own.';

@@ -1,7 +1,8 @@
 -- Why a job stands where it stands: the reason, in words what it is and what would change it, and the facts behind them.
 --
 -- A waiting job has one reason, the first that holds; orch.waiting says the same of all jobs. serial_gate is the setting
--- serial_gate_enabled of the replicas.
+-- serial_gate_enabled of the replicas. Of other lanes at most 2,048 are looked at, and 512 of one project: with more, how many
+-- are ahead of a job is the least that it may be, and it may be called next where orch.waiting sees others before it.
 create or replace function orch.why(
     inout job_id bigint, serial_gate boolean default true,
     out status text, out reason text, out since timestamptz, out until timestamptz,
@@ -17,6 +18,7 @@ declare
     ahead bigint;
     first bigint;
     takers uuid[];
+    seen constant integer := 2048;
 begin
     select * into job from orch.jobs j where j.id = why.job_id;
     if not found then
@@ -41,20 +43,20 @@ begin
           into reason, cause, until
           from (select case when serial_gate then w.reason else w.reason_without_gates end as reason, w.gate, w.shut_limit,
                        w.closed_until
-                  from orch.waiting_lanes w where w.project = job.project and w.lane = job.lane) w;
+                  from orch.judged_lanes(0, job.project, job.lane) w) w;
     end if;
     if reason is null then
         select o.reason, o.because_of, o.ahead_of_it, o.replicas into reason, cause, ahead, takers
-          from orch.claim_order(serial_gate) o where o.job_id = job.id;
+          from orch.claim_order_of(serial_gate, true, seen, job.project, job.lane) o where o.job_id = job.id;
         if not found then
             select case when serial_gate and w.gate is not null then 'serial_gate' else w.rest end,
                    case when serial_gate and w.gate is not null then w.gate else w.rest_limit end
               into reason, cause
-              from orch.waiting_lanes w where w.project = job.project and w.lane = job.lane;
+              from orch.judged_lanes(0, job.project, job.lane) w;
         end if;
         if reason = 'serial_gate' then
             select o.job_id into first
-              from orch.claim_order(serial_gate, false) o
+              from orch.claim_order_of(serial_gate, false, seen, job.project, job.lane) o
               join orch.jobs j on j.id = o.job_id and j.gate = cause
              where o.reason <> 'serial_gate'
              limit 1;
@@ -62,6 +64,9 @@ begin
     end if;
     detail := orch.facts_of_wait(job, reason, cause)
               || jsonb_strip_nulls(jsonb_build_object('ahead_of_it', ahead, 'first', first, 'taken_by', takers));
+    if ahead > 0 and exists (select from orch.walk_lanes(seen / 4 + 1) offset seen / 4) then
+        detail := detail || '{"ahead_at_least": true}';
+    end if;
     select w.sentence, w.unblock into sentence, unblock from orch.words_of_wait(job, reason, until, detail) w;
 end
 $$;

@@ -61,16 +61,18 @@ as $$
 $$;
 comment on function orch.facts_of_fleet is 'The live replicas, and what keeps each from a job of this agent, as JSON.';
 
--- The jobs that must have succeeded before, of those that have not; at most twenty.
+-- The jobs that must have succeeded before, of those that have not; at most twenty. A row names also those that succeeded
+-- since it was last looked at.
 create or replace function orch.facts_of_predecessors(job orch.jobs) returns jsonb
 language sql stable
 set search_path = pg_catalog, orch
 as $$
     select coalesce(jsonb_agg(jsonb_build_object('job_id', p.id, 'status', p.status, 'project', p.project, 'agent', p.agent)
                               order by p.id), '[]')
-      from (select w.id::bigint as id from jsonb_array_elements_text(to_jsonb(job) -> 'waits_for') w (id)
-             order by 1 limit 20) w
-      join orch.jobs p on p.id = w.id
+      from (select p.id, p.status, p.project, p.agent
+              from jsonb_array_elements_text(to_jsonb(job) -> 'waits_for') w (id)
+              join orch.jobs p on p.id = w.id::bigint and p.status <> 'succeeded'
+             order by p.id limit 20) p
 $$;
 comment on function orch.facts_of_predecessors is 'The jobs for which a job waits, as JSON.';
 

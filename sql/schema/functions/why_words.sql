@@ -72,6 +72,8 @@ declare
     a_limit constant jsonb := facts -> 'limit';
     holder constant jsonb := facts #> '{gate,held_by}';
     ahead constant bigint := (facts ->> 'ahead_of_it')::bigint;
+    queue constant text := case when (facts ->> 'ahead_at_least')::boolean then 'at least ' else '' end
+                           || orch.words_of_queue(ahead);
     tail text := '';
 begin
     if reason in ('held', 'not_due') and job.error is not null then
@@ -143,10 +145,10 @@ begin
                         else format('the end of one of them; for more at the same time: orch limits set %s N', a_limit ->> 'name') end;
     when 'no_free_slot' then
         sentence := format('every replica that may take it is full: %s%s', orch.words_of_fleet(facts -> 'replicas', true),
-                           case when ahead > 0 then '; ' || orch.words_of_queue(ahead) else '' end);
+                           case when ahead > 0 then '; ' || queue else '' end);
         unblock := 'the end of any run there; more slots (max_concurrency), or another replica';
     when 'fair_share' then
-        sentence := format('%s in fair order: %s', orch.words_of_queue(ahead),
+        sentence := format('%s in fair order: %s', queue,
                            orch.words_of_fleet(facts -> 'replicas', true));
         unblock := format('they are started first; to go before others of its project: orch set %s --priority N', job.id);
     when 'next' then

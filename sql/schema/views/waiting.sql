@@ -1,56 +1,15 @@
--- Why jobs wait: first by lane, then by job.
---
--- The predicates are those of the claim: orch.needs, orch.limit_use, orch.taken_gates, orch.serves; and orch.claim_order,
--- which ranks what nothing keeps from running. Reasons come in the order in which they are written here, so that each job
--- has the first that holds.
+-- Why jobs wait: first by lane (orch.judged_lanes), then by job (orch.claim_order, which ranks what nothing keeps from
+-- running). Reasons come in the order in which they are written here, so that each job has the first that holds.
 
 -- What keeps whole lanes from running. Null: nothing does, and its due jobs have a place in orch.claim_order.
 create or replace view orch.waiting_lanes as
-with shut as materialized (
-    select u.name, coalesce(u.closed_until > now(), false) as is_closed, orch.is_unsaid_limit(u.name) as is_unsaid,
-           u.closed_until
-      from orch.limit_use u
-     where u.room <= 0
-),
-taken as materialized (
-    select distinct t.gate from orch.taken_gates t
-),
-roomy as materialized (
-    select u.name, u.room from orch.limit_use u where u.room > 0
-),
-fleet as materialized (
-    select f.replica, f.free from orch.free_slots f
-)
-select l.project, l.lane, l.head, l.run_at, l.agent, l.priority, l.gate, l.limits, l.require, l.due, l.not_due,
-       orch.needs(l.project, l.agent, l.limits, a.limits) as needs, s.name as shut_limit, s.closed_until,
-       coalesce(v.reason, case when g.gate is not null then 'serial_gate' end, s.reason) as reason,
-       coalesce(v.reason, s.reason) as reason_without_gates,
-       case when m.name is not null then 'limit_full' when v.has_free_slot then 'fair_share' else 'no_free_slot' end as rest,
-       m.name as rest_limit
-  from orch.lanes l
-  left join orch.agents a on a.name = l.agent
-  left join taken g on g.gate = l.gate
-  left join lateral (
-    select b.name, b.closed_until, b.is_closed and b.is_unsaid as is_pause,
-           case when b.is_closed then 'limit_closed' else 'limit_full' end as reason
-      from shut b
-     where b.name = any (orch.needs(l.project, l.agent, l.limits, a.limits))
-     order by b.is_closed and b.is_unsaid desc, b.is_closed desc, b.closed_until desc nulls last, b.name
-     limit 1
-  ) s on true
- cross join lateral (
-    select case when s.is_pause then 'paused'
-                when not exists (select from fleet f where orch.serves(f.replica, l.agent, null)) then 'no_replica_serves_agent'
-                when not exists (select from fleet f where orch.serves(f.replica, l.agent, l.require))
-                then 'no_replica_matches_labels' end as reason,
-           exists (select from fleet f where f.free > 0 and orch.serves(f.replica, l.agent, l.require)) as has_free_slot
-  ) v
-  left join lateral (
-    select r.name from roomy r
-     where r.name = any (orch.needs(l.project, l.agent, l.limits, a.limits))
-     order by r.room, r.name
-     limit 1
-  ) m on true;
+select l.project, l.lane, l.head, l.run_at, l.agent, l.priority, l.gate, l.limits, l.require,
+       (select count(*) from orch.jobs j
+         where j.claimable and j.project = l.project and j.lane = l.lane and j.run_at <= now()) as due,
+       (select count(*) from orch.jobs j
+         where j.claimable and j.project = l.project and j.lane = l.lane and j.run_at > now()) as not_due,
+       l.needs, l.shut_limit, l.closed_until, l.reason, l.reason_without_gates, l.rest, l.rest_limit
+  from orch.judged_lanes() l;
 comment on view orch.waiting_lanes is 'What keeps the due jobs of each lane from running, if anything does.';
 comment on column orch.waiting_lanes.project is 'As in orch.lanes.';
 comment on column orch.waiting_lanes.lane is 'As in orch.lanes.';
@@ -74,8 +33,8 @@ comment on column orch.waiting_lanes.rest_limit is 'The limit of which they find
 -- Every job that waits, and why.
 create or replace view orch.waiting as
 with lanes as materialized (
-    select w.project, w.lane, w.gate, w.shut_limit, w.closed_until, w.reason, w.rest, w.rest_limit
-      from orch.waiting_lanes w
+    select w.project, w.lane, w.head, w.gate, w.shut_limit, w.closed_until, w.reason, w.rest, w.rest_limit
+      from orch.judged_lanes() w
      where w.run_at <= now()
 ),
 places as materialized (
@@ -86,12 +45,14 @@ select j.id as job_id, j.project, j.agent, orch.own_wait(j) as reason, orch.wait
   from orch.jobs j
  where j.set_aside or j.waits_for is not null or (j.claimable and j.run_at > now())
 union all
-select j.id, j.project, j.agent, coalesce(l.reason, p.reason, case when l.gate is not null then 'serial_gate' else l.rest end), j.run_at, l.closed_until,
+select j.id, j.project, j.agent,
+       coalesce(l.reason, p.reason, case when l.gate is not null and j.id <> l.head then 'serial_gate' else l.rest end),
+       j.run_at, l.closed_until,
        case when l.reason = 'serial_gate' then l.gate
             when l.reason is not null then l.shut_limit
             when p.reason in ('fair_share', 'no_free_slot') then p.ahead_of_it || ' ahead of it'
             when p.reason is not null then p.because_of
-            else coalesce(l.gate, l.rest_limit) end
+            else coalesce(case when j.id <> l.head then l.gate end, l.rest_limit) end
   from lanes l
   join orch.jobs j on j.claimable and j.run_at <= now() and j.project = l.project and j.lane = l.lane
   left join places p on p.job_id = j.id;

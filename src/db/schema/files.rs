@@ -48,6 +48,7 @@ pub const DEFINITIONS: &[(&str, &str)] = files!("sql/schema":
     "functions/guard_schedule",
     "functions/guard_transition",
     "functions/hold",
+    "functions/judged_lanes",
     "functions/late_rule",
     "functions/limit_names",
     "functions/limits",

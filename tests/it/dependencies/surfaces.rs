@@ -77,3 +77,24 @@ async fn a_file_of_jobs_may_run_after_others() {
     assert_eq!(one(&stage.client, "select count(*) from orch.jobs where status = 'queued'").await, "1500");
     stage.healthy().await;
 }
+
+#[tokio::test]
+async fn why_names_only_those_that_have_not_succeeded_however_many_have() {
+    let stage = Stage::new().await;
+    let mut before = Vec::new();
+    for _ in 0..23 {
+        before.push(stage.enqueue("").await);
+    }
+    let waits = stage.after(&before).await;
+    for _ in 0..22 {
+        stage.run(Outcome::Succeeded).await;
+    }
+    // None of those was the last that it waits for: nobody has looked at the row since.
+    assert!(stage.stands(waits).await.contains("{1,2,3"));
+    let told = stage.test.db().why(orch::model::JobId(waits), true).await.unwrap();
+    assert_eq!(told.sentence, format!("job {waits} waits: jobs must have succeeded before it: job 23 (queued)"));
+    assert_eq!(told.unblock.as_deref(), Some("why those wait: orch why 23"));
+    stage.run(Outcome::Succeeded).await;
+    let told = stage.test.db().why(orch::model::JobId(waits), true).await.unwrap();
+    assert!(told.sentence.contains("they have ended, and the next tick lets it go"), "{}", told.sentence);
+}

@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use orch::{
@@ -21,6 +21,8 @@ use crate::{runs::no_violation, support::TestDb};
 
 const REPLICAS: usize = 16;
 const SLOTS: usize = 8;
+/// The first pause of a replica that found nothing.
+const SOON: Duration = Duration::from_millis(10);
 
 /// Limits of 1 to 5, gates, and jobs that need one or two and one of them.
 async fn enqueue(client: &Client, jobs: usize) {
@@ -66,25 +68,42 @@ async fn may_run(client: &Client) -> Vec<(i64, i32, String)> {
     rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
 }
 
-async fn replica(db: Db, judge: Client, left: Arc<AtomicUsize>, jobs: usize, looks: Arc<AtomicUsize>) {
+/// What all replicas did.
+#[derive(Debug, Default)]
+struct Tally {
+    succeeded: AtomicUsize,
+    claims: AtomicUsize,
+    fruitless: AtomicUsize,
+    /// Rounds that found nothing, and were asked whether there was something.
+    judged: AtomicUsize,
+}
+
+async fn replica(db: Db, judge: Client, jobs: usize, tally: Arc<Tally>) {
     let mut claimer = Claimer::new(&db, &["a"], &[]).await;
-    let mut running = Vec::new();
-    while left.load(Ordering::Relaxed) > 0 {
+    let (mut running, mut outdone) = (Vec::new(), 0);
+    while tally.succeeded.load(Ordering::Relaxed) < jobs {
+        // As the product's loop waits, where the others were first, or all that there is runs.
+        if outdone > 0 {
+            tokio::time::sleep(SOON.mul_f64(rand::random::<f64>() + 0.5) * (1 << outdone.min(4))).await;
+        }
         // One in a few rounds that finds nothing is asked whether there was something all the while.
         let judged = rand::random::<f64>() < 0.05;
         let before = if judged { may_run(&judge).await } else { Vec::new() };
         let (mut contended, mut found) = (false, false);
         while running.len() < SLOTS {
-            let (jobs, more, outdone) = claimer.once(SLOTS - running.len()).await;
-            contended |= outdone;
+            let (jobs, more, busy) = claimer.once(SLOTS - running.len()).await;
+            tally.claims.fetch_add(1, Ordering::Relaxed);
+            tally.fruitless.fetch_add(usize::from(jobs.is_empty()), Ordering::Relaxed);
+            contended |= busy;
             found |= !jobs.is_empty();
             running.extend(jobs);
             if !more {
                 break;
             }
         }
+        outdone = if found { 0 } else { outdone + 1 };
         if judged && !found && !contended && running.len() < SLOTS {
-            looks.fetch_add(1, Ordering::Relaxed);
+            tally.judged.fetch_add(1, Ordering::Relaxed);
             let passed_over: Vec<_> = may_run(&judge).await.into_iter().filter(|job| before.contains(job)).collect();
             assert!(passed_over.is_empty(), "a claim found nothing, and these might have run: {passed_over:?}");
         }
@@ -114,7 +133,7 @@ async fn replica(db: Db, judge: Client, left: Arc<AtomicUsize>, jobs: usize, loo
             for answer in answers {
                 match answer {
                     Answer::Settled(_, orch::model::JobStatus::Succeeded) => {
-                        left.fetch_sub(1, Ordering::Relaxed);
+                        tally.succeeded.fetch_add(1, Ordering::Relaxed);
                     }
                     Answer::Settled(..) => {}
                     Answer::Busy(again) => rest.push(again),
@@ -133,11 +152,11 @@ async fn under_load_no_limit_is_overshot_none_is_left_unused_and_every_job_ends(
     let client = test.client().await;
     enqueue(&client, jobs).await;
     let db = Db::new(test.config(), REPLICAS + 2, true).unwrap().answering_within(Duration::from_mins(2));
-    let (left, looks, over) =
-        (Arc::new(AtomicUsize::new(jobs)), Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+    let (tally, over) = (Arc::<Tally>::default(), Arc::<AtomicBool>::default());
+    let began = Instant::now();
     let mut replicas = tokio::task::JoinSet::new();
     for _ in 0..REPLICAS {
-        replicas.spawn(replica(db.clone(), test.client().await, left.clone(), jobs, looks.clone()));
+        replicas.spawn(replica(db.clone(), test.client().await, jobs, tally.clone()));
     }
     let auditor = tokio::spawn({
         let (client, over) = (test.client().await, over.clone());
@@ -175,8 +194,9 @@ async fn under_load_no_limit_is_overshot_none_is_left_unused_and_every_job_ends(
     assert_eq!(succeeded, jobs.to_string());
     assert!(looks_at_rows > 20, "the auditor looked {looks_at_rows} times");
     crate::support::say(&format!(
-        "{jobs} jobs, {lost} runs reaped, {looks_at_rows} looks of the auditor, {} claims judged that found nothing",
-        looks.load(Ordering::Relaxed)
+        "{jobs} jobs in {:.0?}, {lost} runs reaped, {looks_at_rows} looks of the auditor, {:?}",
+        began.elapsed(),
+        tally
     ));
     no_violation(&client).await;
 }

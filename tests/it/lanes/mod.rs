@@ -67,7 +67,7 @@ impl Claimer {
             *taken.entry(job.project.as_str()).or_default() += 1;
         }
         self.shares.claimed(&claim.in_sight, &taken);
-        let more = self.round.saw(&claim.seen, !claim.jobs.is_empty());
+        let more = self.round.saw(&claim.seen, !claim.jobs.is_empty(), claim.contended);
         (claim.jobs, more, claim.contended)
     }
 

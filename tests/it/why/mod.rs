@@ -1,5 +1,6 @@
 //! Why a job waits: each reason, with what would let it run; what one does that runs; how one ended.
 
+mod many;
 mod property;
 
 use orch::model::Outcome;
