@@ -7,6 +7,7 @@ mod operators;
 mod order;
 mod probe;
 mod share;
+mod window;
 
 use std::collections::{BTreeMap, HashMap};
 
