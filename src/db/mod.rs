@@ -13,6 +13,7 @@ mod connect;
 pub mod dependencies;
 pub mod doctor;
 mod error;
+pub mod horizon;
 pub mod identity;
 pub mod jobs;
 pub mod limits;
@@ -199,6 +200,7 @@ pub fn all_statements() -> impl Iterator<Item = &'static Statement> {
         bulk::STATEMENTS,
         dependencies::STATEMENTS,
         doctor::STATEMENTS,
+        horizon::STATEMENTS,
         identity::STATEMENTS,
         jobs::STATEMENTS,
         limits::STATEMENTS,

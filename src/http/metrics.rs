@@ -18,7 +18,7 @@ use prometheus_client::{
 
 use super::{App, error::Problem, in_time};
 use crate::{
-    db::queue::Live,
+    db::{horizon::Horizon, queue::Live},
     model::{JobStatus, Reason},
 };
 
@@ -39,16 +39,17 @@ struct Cause {
 /// `GET /metrics`.
 pub(super) async fn scrape(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     let live = in_time(app.queue.counted()).await?.live;
+    let horizon = in_time(app.db.horizon()).await?;
     let mut text = String::new();
     let unending = app.info.unending.borrow().len();
-    encode(&mut text, &registry(&live, app.info.lease.as_secs_f64(), unending)).map_err(|error| {
+    encode(&mut text, &registry(&live, &horizon, app.info.lease.as_secs_f64(), unending)).map_err(|error| {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("failed to write metrics: {error}"))
     })?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
 
-fn registry(live: &Live, lease_seconds: f64, unending: usize) -> Registry {
+fn registry(live: &Live, horizon: &Horizon, lease_seconds: f64, unending: usize) -> Registry {
     let mut registry = Registry::with_prefix("orch");
     for (name, help, status) in [
         ("queued_jobs", "Jobs that are queued, scheduled and retrying ones included", JobStatus::Queued),
@@ -68,6 +69,17 @@ fn registry(live: &Live, lease_seconds: f64, unending: usize) -> Registry {
     let stuck = Gauge::<i64>::default();
     stuck.set(i64::try_from(unending).unwrap_or(i64::MAX));
     registry.register("unending_runs", "Runs of the replica that answers of which processes live on after KILL", stuck);
+    let dead = Gauge::<i64>::default();
+    dead.set(horizon.dead_rows);
+    registry.register("dead_rows", "Dead rows of jobs and runs, as the server's statistics have them", dead);
+    let snapshot = Seconds::default();
+    snapshot.set(horizon.alarm_seconds());
+    registry.register_with_unit(
+        "old_snapshot",
+        "For how long an old snapshot has been held that many dead rows wait for; 0 where there is none",
+        Unit::Seconds,
+        snapshot,
+    );
     let oldest = Seconds::default();
     oldest.set(live.oldest_queued_seconds.unwrap_or(0.0));
     registry.register_with_unit(

@@ -15,6 +15,7 @@ pub use together::examine_together;
 use crate::db::{
     self, Db,
     doctor::{Guard, GuardKind},
+    horizon::Horizon,
 };
 
 /// Violations that are shown one by one; a database with more has one cause, not many.
@@ -98,8 +99,21 @@ pub async fn examine_database(db: &Db) -> db::Result<Vec<Finding>> {
         ),
         None => Finding::new("reaper", Verdict::Note, "has not ticked yet"),
     });
+    findings.push(snapshots(&db.horizon().await?));
     findings.extend(schedules::examine(&db.list_schedules(None, schedules::MOST).await?));
     Ok(findings)
+}
+
+/// Who keeps dead rows in the way of every claim. Nothing is broken by it, but all grows slower.
+fn snapshots(horizon: &Horizon) -> Finding {
+    match horizon.alarm() {
+        Some(alarm) => Finding::new("snapshots", Verdict::Note, alarm),
+        None => Finding::new(
+            "snapshots",
+            Verdict::Ok,
+            format!("no old one keeps dead rows, of which there are {}", horizon.dead_rows),
+        ),
+    }
 }
 
 /// The guards that are missing or do not work, else one line that says that all are there.

@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
 use super::{
@@ -166,6 +166,7 @@ pub(super) async fn tick(boot: &Arc<Boot>, memory: &mut Memory) -> Result<Ticked
         return Ok(Ticked::NotNow);
     }
     let look = memory.look();
+    let asked_at = Instant::now();
     let claim = match boot.db().claim_jobs(&boot.claimant(), &agents, &run_ids, &look).await {
         Err(error) if error.is_about_data() => {
             warn!(%error, "a claim was refused; repeating it one job at a time");
@@ -174,6 +175,8 @@ pub(super) async fn tick(boot: &Arc<Boot>, memory: &mut Memory) -> Result<Ticked
         claim => claim,
     };
     let claim = claim.inspect_err(|_| boot.local().claimed(&run_ids))?;
+    let duration_ms = asked_at.elapsed().as_secs_f64() * 1e3;
+    debug!(wanted, got = claim.jobs.len(), duration_ms, "asked for jobs");
     let ticked = memory.learn(&claim);
     if claim.jobs.len() == wanted
         && let Some(last) = claim.jobs.last()

@@ -13,6 +13,7 @@ mod cancel;
 mod claim;
 mod drain;
 mod give_up;
+mod horizon;
 pub mod identity;
 mod launch;
 mod local;
@@ -195,6 +196,7 @@ async fn boot_once(
     loops.spawn(wake::run(boot.clone(), start.renewals.clone()));
     loops.spawn(cancel::run(boot.clone()));
     loops.spawn(schedule::run(boot.clone()));
+    loops.spawn(horizon::run(boot.clone()));
     loops.spawn(boot.clone().follow_agents());
     if !boot.is_over() {
         ready(boot.replica_id());

@@ -107,6 +107,7 @@ const TABLE: &[Row] = table! {
     r34_no_connections::renewals_go_on_and_nothing_is_lost, gate, [InstalledPostgres];
     r35_cancelled_task::at_every_point_of_a_claim, gate, [];
     r35_cancelled_task::in_the_middle_of_a_statement, gate, [];
+    r36_old_snapshot::claims_stay_quick_and_it_is_named, long, [];
     r37_notify_queue_full::enqueue_claim_and_settle_go_on, long, [SmallNotifyQueue];
     r38_pgbouncer::everything_works_by_polling, gate, [PgBouncer];
     r39_no_transaction_ids::an_outage_and_no_more, long, [InstalledPostgres];

@@ -26,7 +26,9 @@ async fn a_healthy_database_is_healthy() {
     let orch = Orch::on(&db);
     orch.run(["migrate"]).await.ok();
     let output = orch.run(["doctor"]).await.ok();
-    for check in ["database", "schema", "triggers", "checks", "indexes", "functions", "invariants", "containment"] {
+    for check in
+        ["database", "schema", "triggers", "checks", "indexes", "functions", "invariants", "snapshots", "containment"]
+    {
         assert!(output.stdout.lines().any(|line| line.split_whitespace().nth(1) == Some(check)), "{check}: {output:?}");
     }
     let findings = orch.run(["--json", "doctor"]).await.ok().json();

@@ -214,6 +214,8 @@ async fn metrics_speak_openmetrics() {
         "orch_queued_jobs 1",
         "orch_held_jobs 0",
         "orch_running_jobs 1",
+        "orch_unending_runs 0",
+        "orch_old_snapshot_seconds 0.0",
         "orch_reaped_total 7",
         "orch_guard_repairs_total 0",
         "orch_impossible_queued_total 0",

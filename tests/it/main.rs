@@ -20,6 +20,7 @@ mod embedded;
 mod footprint;
 mod functions;
 mod guards;
+mod horizon;
 mod house;
 mod http;
 mod http_jobs;

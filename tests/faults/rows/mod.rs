@@ -36,6 +36,7 @@ pub(crate) mod r32_disk_full;
 pub(crate) mod r33_database_disk_full;
 pub(crate) mod r34_no_connections;
 pub(crate) mod r35_cancelled_task;
+pub(crate) mod r36_old_snapshot;
 pub(crate) mod r37_notify_queue_full;
 pub(crate) mod r38_pgbouncer;
 pub(crate) mod r39_no_transaction_ids;
