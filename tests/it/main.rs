@@ -36,6 +36,7 @@ mod prune;
 mod reaper;
 mod redact;
 mod replica;
+mod replica_probe;
 mod replica_settle;
 mod replica_trouble;
 mod runs;

@@ -58,7 +58,10 @@ async fn is_usable(case: &Case, db: &Db, claimant: &Claimant, name: &str) {
 
 pub(crate) async fn at_every_point_of_a_claim(case: &mut Case) {
     let owner = register(&case.db.db()).await;
-    case.sql.batch_execute("select orch.enqueue('a') from generate_series(1, 300)").await.unwrap();
+    // Each needs a limit that is counted and a gate, both of which the claim locks.
+    let enqueue = "select orch.set_limit('counted', 1000);
+                   select orch.enqueue('a', limits => '{counted}', gate => 'g' || n) from generate_series(1, 300) n";
+    case.sql.batch_execute(enqueue).await.unwrap();
     for connected in [false, true] {
         let mut point = 0;
         loop {
@@ -71,9 +74,17 @@ pub(crate) async fn at_every_point_of_a_claim(case: &mut Case) {
             let names = [RunId::new(), RunId::new()];
             let claimed = cancelled_at(point, db.claim_jobs(&owner, &["a".into()], &names, &Look::default())).await;
             is_usable(case, &db, &owner, NAME).await;
-            // Nobody but who was cancelled keeps a row: it is free, or its claim was committed.
-            let free = "select id from orch.jobs where claimable for update nowait";
+            // Nobody but who was cancelled keeps a row: it is free, or its claim was committed. Nor the limit, nor a gate.
+            let free = "select id from orch.jobs where claimable for update nowait;
+                        select name from orch.limits for update nowait";
             case.sql.batch_execute(&format!("begin; {free}; rollback")).await.expect("no lock is left");
+            let kept = "select count(*) from pg_locks l join pg_stat_activity a on a.pid = l.pid
+                         where l.locktype = 'advisory' and a.application_name = $1";
+            let kept: i64 = case.sql.query_one(kept, &[&NAME]).await.unwrap().get(0);
+            assert_eq!(kept, 0, "no gate is left locked");
+            let used =
+                "select u.running = (select count(*) from orch.jobs where status = 'running') from orch.limit_use u";
+            assert!(case.sql.query_one(used, &[]).await.unwrap().get::<_, bool>(0), "what runs is what is used");
             if claimed.is_some() {
                 break;
             }
