@@ -10,9 +10,14 @@ pub(super) fn parse_when(text: &str) -> Result<When, String> {
 
 /// `until 2026-07-01T08:00:00Z`, or until somebody says so.
 pub(super) fn until(end: Until) -> String {
+    format!("until {}", end_of(end))
+}
+
+/// The same where a word before it says so already.
+pub(super) fn end_of(end: Until) -> String {
     match end {
-        Until::At(at) => format!("until {at}"),
-        Until::Opened => "until further notice".to_owned(),
+        Until::At(at) => at.to_string(),
+        Until::Opened => "further notice".to_owned(),
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
     context::{Context, explain},
     exit::Exit,
     output::{self, NONE, cut},
-    when::{short, until},
+    when::{end_of, short},
 };
 use crate::{
     db::{Error, why::Why},
@@ -46,7 +46,7 @@ fn show(why: &Why) -> anyhow::Result<()> {
     for (name, value) in [
         ("reason", Some(why.reason.clone())),
         ("since", why.since.map(|at| at.to_string())),
-        ("until", why.until.map(until)),
+        ("until", why.until.map(end_of)),
         ("unblock", why.unblock.clone()),
     ] {
         if let Some(value) = value {
@@ -92,7 +92,15 @@ fn cell(value: &Value) -> String {
 }
 
 fn holder(run: &Value) -> [String; 8] {
-    ["job_id", "run_id", "project", "agent", "pid", "host", "replica", "since"].map(|key| cell(&run[key]))
+    let since = time(&run["since"]).map_or_else(|| NONE.to_owned(), |at| at.to_string());
+    let [job, id, project, agent, pid, host, replica] =
+        ["job_id", "run_id", "project", "agent", "pid", "host", "replica"].map(|key| cell(&run[key]));
+    [job, id, project, agent, pid, host, replica, since]
+}
+
+/// A time as the database has it in JSON.
+fn time(value: &Value) -> Option<Timestamp> {
+    value.as_str().and_then(|text| text.parse().ok())
 }
 
 fn replica(replica: &Value) -> [String; 6] {
@@ -112,8 +120,9 @@ fn replica(replica: &Value) -> [String; 6] {
 }
 
 fn attempt(run: &Value) -> [String; 7] {
-    let at = |key: &str| run[key].as_str().and_then(|text| text.parse::<Timestamp>().ok());
-    let took = at("claimed_at").zip(at("ended_at")).map(|(from, to)| short(to.duration_since(from).as_secs_f64()));
+    let took = time(&run["claimed_at"])
+        .zip(time(&run["ended_at"]))
+        .map(|(from, to)| short(to.duration_since(from).as_secs_f64()));
     [
         cell(&run["attempt"]),
         cell(&run["run_id"]),

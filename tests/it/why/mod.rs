@@ -77,6 +77,8 @@ async fn each_reason_is_told_with_what_would_let_the_job_run() {
         (&json!(4711), &json!("stage"), &json!("played"))
     );
     assert_eq!(holder["replica_id"], json!(played.replica_id));
+    let text = orch.run(["why", &gated.to_string()]).await.ok().stdout;
+    assert!(text.lines().any(|line| line.contains("  stage  played   20") && line.ends_with('Z')), "{text}");
     let told = why(&orch, closed).await;
     says(&told, "limit_closed", &["limit acct is closed until 20", "\"quota\""], "orch limits open acct");
     assert!(told["until"].is_string(), "{told}");
@@ -90,6 +92,8 @@ async fn each_reason_is_told_with_what_would_let_the_job_run() {
 
     orch.run(["pause", "--all"]).await.ok();
     says(&why(&orch, free).await, "paused", &["everything is paused until further notice"], "orch resume --all");
+    let text = orch.run(["why", &free.to_string()]).await.ok().stdout;
+    assert!(text.contains("\nuntil     further notice\n"), "{text}");
     orch.run(["resume", "--all"]).await.ok();
     orch.run(["pause", "--agent", "a"]).await.ok();
     says(&why(&orch, free).await, "paused", &["agent a is paused"], "orch resume --agent a");
