@@ -1025,6 +1025,10 @@ function orch.needs(project text, agent text, limits text[], agent_limits text[]
 function orch.open_limit(name text)
     returns boolean;
 
+-- What orch.open_limit and orch.resume have in common.
+function orch.open_now(name text, kind text)
+    returns boolean;
+
 -- What keeps a job by itself from running: held, old_process_ending, waits_for_jobs or not_due.
 function orch.own_wait(job orch.jobs)
     returns text;
@@ -1092,6 +1096,10 @@ function orch.short_time(at timestamp with time zone)
 -- Limits as a job's row has them: sorted, each once, null for none.
 function orch.sorted_limits(limits text[])
     returns text[];
+
+-- What orch.pause_schedule and orch.resume_schedule have in common.
+function orch.turn_schedule(name text, pause boolean)
+    returns boolean;
 
 -- Those of these jobs that have not succeeded; null where all have.
 function orch.unfinished(after bigint[])

@@ -95,24 +95,37 @@ create or replace function orch.open_limit(name text) returns boolean
 language plpgsql
 set search_path = pg_catalog, orch
 as $$
-declare
-    done boolean;
 begin
-    update orch.limits l set closed_until = null, reason = null, probe = true, updated_at = clock_timestamp()
-     where l.name = open_limit.name and l.closed_until is not null;
-    done := found;
-    if done then
-        insert into orch.events (kind, detail) values ('limit_opened', jsonb_build_object('limit', name));
-        perform orch.wake(replicas => 8);
-    elsif coalesce(not orch.is_unsaid_limit(name), true)
-          and not exists (select from orch.limits l where l.name = open_limit.name) then
+    if orch.open_now(name, 'limit_opened') then
+        return true;
+    end if;
+    if coalesce(not orch.is_unsaid_limit(name), true)
+       and not exists (select from orch.limits l where l.name = open_limit.name) then
         raise exception '%', coalesce(orch.fault_of_limit_name(name), orch.unknown_limit(name))
             using errcode = 'OR004', hint = 'select name from orch.limit_use';
     end if;
-    return done;
+    return false;
 end
 $$;
 comment on function orch.open_limit is 'Opens a closed limit at once, without a probe.';
+
+create or replace function orch.open_now(name text, kind text) returns boolean
+language plpgsql
+set search_path = pg_catalog, orch
+as $$
+begin
+    update orch.limits l set closed_until = null, reason = null, probe = true, updated_at = clock_timestamp()
+     where l.name = open_now.name and l.closed_until is not null;
+    if not found then
+        return false;
+    end if;
+    insert into orch.events (kind, detail) values (kind, jsonb_build_object('limit', name));
+    -- What waited for it may run now.
+    perform orch.wake(replicas => 8);
+    return true;
+end
+$$;
+comment on function orch.open_now is 'What orch.open_limit and orch.resume have in common.';
 
 -- Removes a limit that nobody needs.
 create or replace function orch.drop_limit(name text) returns boolean

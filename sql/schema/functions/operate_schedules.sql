@@ -26,39 +26,39 @@ comment on function orch.locked_schedule is 'Locks a schedule and returns it (SQ
 
 -- Keeps a schedule from ticking. Returns whether that was new.
 create or replace function orch.pause_schedule(name text) returns boolean
-language plpgsql
+language sql
 set search_path = pg_catalog, orch
 as $$
-declare
-    s orch.schedules := orch.locked_schedule(name);
-begin
-    if s.paused then
-        return false;
-    end if;
-    update orch.schedules c set paused = true where c.name = s.name;
-    insert into orch.events (kind, detail) values ('schedule_paused', jsonb_build_object('schedule', s.name));
-    return true;
-end
+    select orch.turn_schedule(name, true)
 $$;
 comment on function orch.pause_schedule is 'Keeps a schedule from ticking until it is resumed; what falls into the pause is not made up for.';
 
 -- Lets a schedule tick again, from now on. Returns whether that was new.
 create or replace function orch.resume_schedule(name text) returns boolean
+language sql
+set search_path = pg_catalog, orch
+as $$
+    select orch.turn_schedule(name, false)
+$$;
+comment on function orch.resume_schedule is 'Lets a schedule tick again, from now on.';
+
+create or replace function orch.turn_schedule(name text, pause boolean) returns boolean
 language plpgsql
 set search_path = pg_catalog, orch
 as $$
 declare
     s orch.schedules := orch.locked_schedule(name);
 begin
-    if not s.paused then
+    if s.paused = pause then
         return false;
     end if;
-    update orch.schedules c set paused = false where c.name = s.name;
-    insert into orch.events (kind, detail) values ('schedule_resumed', jsonb_build_object('schedule', s.name));
+    update orch.schedules c set paused = pause where c.name = s.name;
+    insert into orch.events (kind, detail)
+    values (case when pause then 'schedule_paused' else 'schedule_resumed' end, jsonb_build_object('schedule', s.name));
     return true;
 end
 $$;
-comment on function orch.resume_schedule is 'Lets a schedule tick again, from now on.';
+comment on function orch.turn_schedule is 'What orch.pause_schedule and orch.resume_schedule have in common.';
 
 -- Enqueues a job of a schedule now, paused or not, and returns its number. Its ticks stay as they are, and its overlap policy
 -- holds: what it would skip is refused.

@@ -23,21 +23,13 @@ create or replace function orch.resume(what text) returns boolean
 language plpgsql
 set search_path = pg_catalog, orch
 as $$
-declare
-    done boolean;
 begin
     if orch.is_unsaid_limit(what) is not true or orch.fault_of_limit_name(what) is not null then
         raise exception '% is nothing to resume', coalesce(to_jsonb(left(what, 120))::text, 'null')
             using errcode = 'OR004',
                   hint = 'resume all, project:NAME or agent:NAME; a limit is opened by orch.open_limit, a job released by orch.release';
     end if;
-    update orch.limits l set closed_until = null, reason = null, probe = true, updated_at = clock_timestamp()
-     where l.name = what and l.closed_until is not null;
-    done := found;
-    if done then
-        insert into orch.events (kind, detail) values ('resumed', jsonb_build_object('limit', what));
-    end if;
-    return done;
+    return orch.open_now(what, 'resumed');
 end
 $$;
 comment on function orch.resume is 'Lets what orch.pause stopped start again, at once.';
