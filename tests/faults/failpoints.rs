@@ -14,10 +14,13 @@ use crate::{
     support::{eventually_within, say},
 };
 
-/// The binary with the feature `failpoints`, built once where it is not there yet.
+/// The binary with the feature `failpoints`, built once where it is not there yet; `.ci/mutations` names another.
 static PROGRAM: LazyLock<Result<PathBuf, String>> = LazyLock::new(build);
 
 fn build() -> Result<PathBuf, String> {
+    if let Some(built) = std::env::var_os("ORCH_TEST_FAILPOINTS_PROGRAM") {
+        return Ok(built.into());
+    }
     let target = Path::new(env!("CARGO_BIN_EXE_orch"))
         .ancestors()
         .find(|directory| directory.file_name().is_some_and(|name| name == "target"))

@@ -110,7 +110,8 @@ async fn a_bad_row_behind_many_that_wait_for_their_gate_is_found_and_held() {
 async fn while_jobs_is_locked_the_lease_is_renewed_and_the_server_keeps_no_statement_of_ours_waiting() {
     let test = TestDb::new().await;
     let (client, mut other) = (test.client().await, test.client().await);
-    let orch = place(&test);
+    // What claims, reaps and cancels waits for the lock with every connection that there is but those of the renewals.
+    let orch = place(&test).with("ORCH_POOL_SIZE", "2");
     let replica = orch.up().await;
     let migration = other.transaction().await.unwrap();
     migration.batch_execute("lock table orch.jobs").await.unwrap();

@@ -10,7 +10,7 @@ mod replica;
 mod state;
 mod world;
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{collections::BTreeSet, io::Write as _, time::Instant};
 
 use properties::{NO_ROBBERY, ONE_LATE, ONE_PROCESS};
 use stateright::{Checker, Expectation, HasDiscoveries, Model};
@@ -37,19 +37,25 @@ const A_CRASH: World = World { crashes: [true, false], ..QUIET };
 /// What a world without the fault can not show.
 const BY_CRASH: &[&str] = &["an adopted run follows its successor", "a run is given up before its shim comes"];
 
+/// To standard error also where the test harness captures output: what was searched belongs into the log of every run.
+fn say(line: &str) {
+    // There is nobody to tell that nobody can be told.
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+}
+
 /// Looks at every state that can be reached, and says how many there were. `shown` must have been seen among them.
 fn search(name: &str, world: World, shown: &[&'static str]) {
     let begun = Instant::now();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let checker = world.checker().threads(threads).spawn_bfs().join();
     let discoveries = checker.discoveries();
-    println!(
+    say(&format!(
         "{name}: {} states, {} steps, depth {}, {:.1} s",
         checker.unique_state_count(),
         checker.state_count(),
         checker.max_depth(),
         begun.elapsed().as_secs_f64()
-    );
+    ));
     for property in world.properties() {
         let found = discoveries.get(property.name);
         match property.expectation {
@@ -74,7 +80,9 @@ fn finds(broken: Broken, world: World, property: &'static str) {
     };
     let actions = path.into_actions();
     let (steps, states) = (actions.len(), checker.unique_state_count());
-    println!("{broken:?}: \"{property}\" is broken in {steps} steps, found in {states} states: {actions:?}");
+    say(&format!("{broken:?}: \"{property}\" is broken in {steps} steps, found in {states} states"));
+    // The way there, for who asks with --nocapture.
+    println!("{actions:?}");
 }
 
 const BOTH_CRASH: World = World { crashes: [true, true], ..QUIET };

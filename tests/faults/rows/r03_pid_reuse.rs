@@ -1,6 +1,8 @@
 //! Row 3: the pids of a dead run, and of its shim, belong to somebody else by the time that its successor starts. The
 //! strangers are neither adopted nor signalled, and what the row says of pids decides nothing.
 
+use std::path::Path;
+
 use crate::{
     bound::BOUND_AFTER_OUTAGE,
     case::Case,
@@ -45,12 +47,14 @@ pub(crate) async fn in_one_pid_namespace(case: &mut Case) {
     for job in jobs {
         pids.push(case.until_alive(job).await);
     }
-    for (_, shim) in case.node("a").shims() {
+    for (run, shim) in case.node("a").shims() {
         pids.push(container::pid_inside(shim).expect("a shim in the container"));
+        pids.extend(noted_init(&case.node("a").state_dir().join("runs").join(run)));
     }
-    assert_eq!(pids.len(), 4);
+    assert_eq!(pids.len(), 5);
 
-    // Everything of the node dies at once, and strangers get the pids of its jobs and shims.
+    // Everything of the node dies at once, and strangers get the pids of its jobs, of its shims, and of the first process in
+    // the one job's namespace, which its shim noted for whoever sweeps.
     case.node("a").kill_everything().await;
     let mut decoys = Vec::new();
     for pid in pids {
@@ -66,4 +70,10 @@ pub(crate) async fn in_one_pid_namespace(case: &mut Case) {
         decoy.assert_untouched();
     }
     case.node("a").stop().await;
+}
+
+/// The pid of the first process in a run's own namespace, if it has one, as its shim noted it.
+fn noted_init(run: &Path) -> Option<i32> {
+    let note: serde_json::Value = serde_json::from_slice(&std::fs::read(run.join("lock")).unwrap()).unwrap();
+    note["init"][0].as_i64().map(|pid| i32::try_from(pid).unwrap())
 }

@@ -159,16 +159,17 @@ async fn a_request_left_in_a_stopped_spawner_starts_nothing_once_its_replica_is_
     let spawner = Spawner::start(exe(), stand.path().to_owned(), Duration::from_millis(100)).await.unwrap();
     let pid = spawner.pid().unwrap();
     stop(pid).await;
-    let handle = spawner.launch(&dir).await.unwrap();
-    // The replica is gone: its ends of the sockets are closed, its spawner sleeps on the request.
-    drop(handle);
+    let mut handle = spawner.launch(&dir).await.unwrap();
+    // The replica is gone: its end of the socket is closed, and its spawner sleeps on the request. The run's own socket is
+    // kept, on which a shim would say who it is before anything else.
     let watcher = spawner.clone();
     let shutdown = tokio::spawn(spawner.shutdown());
     eventually("the socket to be closed", async || watcher.pid().is_none().then_some(())).await;
     kill(pid, Signal::SIGCONT);
     eventually("the old spawner to end", async || (!is_alive(pid)).then_some(())).await;
     shutdown.await.unwrap();
-    assert!(dir.try_lock().unwrap().is_some(), "no shim was forked");
+    assert_eq!(handle.started().await, Err(NotStarted::Unknown), "no shim was forked");
+    assert!(dir.try_lock().unwrap().is_some(), "nobody has ever held its lock");
     assert!(!marker.exists() && dir.spec_path().exists());
 }
 

@@ -47,7 +47,7 @@ impl Deref for Launched {
 }
 
 pub(crate) fn exe() -> PathBuf {
-    PathBuf::from(env!("CARGO_BIN_EXE_orch"))
+    std::env::var_os("ORCH_TEST_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_orch").into()).into()
 }
 
 /// A state directory through which other users may pass.
