@@ -195,7 +195,12 @@ pub(crate) fn forget_what_is_over(world: &World, state: &mut State) {
 /// A replica that owns nothing and is asked nothing: a former one is declared dead by whoever comes first, a present one
 /// renews, and nothing keeps it from that.
 fn rest(world: &World, state: &mut State, by: Boot) {
+    if state.replicas[by as usize].row == Row::None {
+        return;
+    }
     let dir = dir_of(by);
+    let runs = state.runs;
+    let runs = &runs[..world.jobs * world.runs];
     let concerns = |run: &Run| {
         let follows = matches!(run.tree, Tree::Lives(follows, _) if follows == by);
         let starts = run.tree == Tree::Starting && run.claimant == by;
@@ -211,7 +216,7 @@ fn rest(world: &World, state: &mut State, by: Boot) {
         dir_of(run.claimant) == dir
             && (run.known == Known::Asked || matches!(run.tree, Tree::Starting | Tree::Lives(..)))
     };
-    let is_idle = !state.runs.iter().any(concerns) && state.jobs.iter().all(|job| job.stray_claim != Some(by));
+    let is_idle = !runs.iter().any(concerns) && state.jobs.iter().all(|job| job.stray_claim != Some(by));
     let is_present = state.present(dir) == by;
     let replica = &mut state.replicas[by as usize];
     match replica.row {
@@ -220,7 +225,7 @@ fn rest(world: &World, state: &mut State, by: Boot) {
             state.dirs[dir].answer = None;
         }
         // Nothing reads it: as if the last renewal had been heard.
-        Row::Live if is_present && state.dirs[dir].life == Life::Up && !state.runs.iter().any(reads) => {
+        Row::Live if is_present && state.dirs[dir].life == Life::Up && !runs.iter().any(reads) => {
             replica.deadline = replica.lease.max(PAST);
         }
         Row::Live if is_idle && !is_present => replica.row = Row::Dead,
@@ -235,7 +240,7 @@ fn rest(world: &World, state: &mut State, by: Boot) {
         replica.lease = OVER;
     }
     let writes = is_present && state.dirs[dir].life == Life::Up && replica.row == Row::Live;
-    if !writes && world.broken != Broken::OneLeaseFile && !state.runs.iter().any(followed) {
+    if !writes && world.broken != Broken::OneLeaseFile && !runs.iter().any(followed) {
         replica.deadline = PAST;
     }
 }

@@ -58,6 +58,8 @@ pub(crate) struct World {
     pub(crate) slow_answers: bool,
     /// Whether it is asked of every state that all jobs end from there, once nothing fails any more.
     pub(crate) calms_down: bool,
+    /// What its search must see for its silence to mean something.
+    pub(crate) shows: &'static [&'static str],
 }
 
 /// One step.
@@ -210,6 +212,9 @@ impl Model for World {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        properties::all()
+        let mut asked = properties::rules();
+        asked.extend(self.calms_down.then(properties::every_job_ends));
+        asked.extend(properties::sights().into_iter().filter(|sight| self.shows.contains(&sight.name)));
+        asked
     }
 }
