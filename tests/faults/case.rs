@@ -3,6 +3,8 @@
 mod servers;
 
 use std::{
+    cell::RefCell,
+    fmt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -189,14 +191,14 @@ impl Case {
 
     /// Waits until the job has this status.
     pub(crate) async fn until(&self, id: i64, status: &str, bound: Duration) {
-        let mut last = String::new();
-        let what = format!("job {id} to be {status}");
+        let last = RefCell::new(String::new());
+        let what = fmt::from_fn(|text| write!(text, "job {id} to be {status}: it is {}", last.borrow()));
         eventually_within(bound, &what, async || {
             let row = self.job(id).await;
-            last = format!("{:?} {:?}", row.get::<_, &str>("status"), row.get::<_, Option<&str>>("error"));
+            last.replace(format!("{:?} {:?}", row.get::<_, &str>("status"), row.get::<_, Option<&str>>("error")));
             let found: &str = row.get("status");
             let finished = ["succeeded", "failed", "cancelled"];
-            assert!(found == status || !finished.contains(&found) || status == "queued", "{what}: it is {last}");
+            assert!(found == status || !finished.contains(&found) || status == "queued", "{what}");
             (found == status).then_some(())
         })
         .await;

@@ -1,6 +1,9 @@
 //! The only way to wait: ask again until the fact is there, at most so long.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt::Display,
+    time::{Duration, Instant},
+};
 
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -14,8 +17,12 @@ pub(crate) async fn eventually<T>(what: &str, probe: impl AsyncFnMut() -> Option
     eventually_within(PATIENCE, what, probe).await
 }
 
-/// As [`eventually`], with a bound of the caller's own.
-pub(crate) async fn eventually_within<T>(bound: Duration, what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+/// As [`eventually`], with a bound of the caller's own, and a fact that may say in the end how it stands.
+pub(crate) async fn eventually_within<T>(
+    bound: Duration,
+    what: impl Display,
+    mut probe: impl AsyncFnMut() -> Option<T>,
+) -> T {
     let start = Instant::now();
     loop {
         if let Some(fact) = probe().await {
