@@ -31,7 +31,7 @@ pub(super) async fn run(context: &Context, args: MigrateArgs) -> anyhow::Result<
     for migration in &report.applied {
         output::line(&format!("applied {migration}"))?;
     }
-    let definitions = if report.definitions_changed { "were another build's and are new" } else { "are as they were" };
+    let definitions = if report.definitions_changed { "are new" } else { "are as they were" };
     output::line(&format!("the schema is at version {}; functions, views and triggers {definitions}", report.version))?;
     Ok(Exit::Done)
 }
