@@ -86,7 +86,7 @@ END) stored,
     -- A job has one number.
     constraint jobs_pkey PRIMARY KEY (id),
     -- 1 to 100 letters, digits, dots, underscores and hyphens, a letter or digit first.
-    constraint agent_is_well_formed CHECK ((agent ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$'::text)),
+    constraint agent_is_well_formed CHECK (((length(agent) <= 100) AND (agent ~ '^[A-Za-z0-9][A-Za-z0-9._-]*$'::text))),
     -- claimable says what a claim may take: a queued job whose former process is gone, and whose predecessors have succeeded.
     constraint claimable_is_queued_and_waits_for_nobody CHECK ((claimable = ((status = 'queued'::text) AND (awaits_replica IS NULL) AND (waits_for IS NULL)))),
     -- Counts start at 0.
@@ -103,8 +103,8 @@ END) stored,
     constraint gate_is_short CHECK (((gate IS NULL) OR ((octet_length(gate) >= 1) AND (octet_length(gate) <= 500)))),
     -- A JSON object of at most 64 KiB.
     constraint labels_are_an_object CHECK (((jsonb_typeof(labels) = 'object'::text) AND (pg_column_size(labels) <= 65536))),
-    -- 1 to 16 names of 1 to 100 letters, digits, dots, underscores, colons, slashes and hyphens; never all, project:NAME or agent:NAME, which every job needs unsaid.
-    constraint limits_are_well_formed CHECK (((limits IS NULL) OR (((limits)::text ~ '^\{[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}(,[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}){0,15}\}$'::text) AND ((limits)::text !~ '[{,](all[,}]|NULL[,}]|project:|agent:)'::text)))),
+    -- 1 to 16 names of letters, digits, dots, underscores, colons, slashes and hyphens, a letter or digit first, 1617 characters in all; never all, project:NAME or agent:NAME, which every job needs unsaid.
+    constraint limits_are_well_formed CHECK (((limits IS NULL) OR ((cardinality(limits) <= 16) AND (length((limits)::text) <= 1617) AND ((limits)::text ~ '^\{[A-Za-z0-9][A-Za-z0-9._:/-]*(,[A-Za-z0-9][A-Za-z0-9._:/-]*)*\}$'::text) AND ((limits)::text !~ '[{,](all[,}]|NULL[,}]|project:|agent:)'::text)))),
     -- live_dedupe_key is dedupe_key while the job is live, and null after.
     constraint live_dedupe_key_is_the_live_jobs_key CHECK ((NOT (live_dedupe_key IS DISTINCT FROM
 CASE
@@ -116,7 +116,7 @@ END))),
     -- 16 MiB, a ceiling for what bypasses payload_max: a claim carries the payloads of all jobs it takes, and one row must not exhaust a replica.
     constraint payload_is_bounded CHECK ((pg_column_size(payload) <= 16777216)),
     -- 1 to 100 letters, digits, dots, underscores and hyphens, a letter or digit first.
-    constraint project_is_well_formed CHECK ((project ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$'::text)),
+    constraint project_is_well_formed CHECK (((length(project) <= 100) AND (project ~ '^[A-Za-z0-9][A-Za-z0-9._-]*$'::text))),
     -- What waits carries no run_id, pid, replica_id, started_at or running_gate: the impossible state of job 2286.
     constraint queued_has_no_owner CHECK (((status <> ALL (ARRAY['queued'::text, 'held'::text])) OR (num_nonnulls(run_id, pid, replica_id, started_at, running_gate) = 0))),
     -- A JSON object of at most 8 KiB.

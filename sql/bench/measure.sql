@@ -1,12 +1,15 @@
--- How far a pass of the bench has come, and how long it took.
+-- Whether a pass of the bench is over, and then how long it took.
 --
 -- $1 bigint   first job_id
 -- $2 bigint   last job_id
--- rows: one: jobs that have not finished, runs that succeeded, seconds from the first claim to the last settle
--- guard: none
--- index: the primary key of jobs, agent_runs_job
-select (select count(*) from orch.jobs j where j.id between $1 and $2 and j.finished_at is null) as live,
-       count(*) filter (where r.outcome = 'succeeded') as succeeded,
-       extract(epoch from max(r.ended_at) - min(r.claimed_at))::double precision as seconds
-  from orch.agent_runs r
- where r.job_id between $1 and $2
+-- rows: one: live, whether any job waits or runs; else runs that succeeded, seconds from the first claim to the last settle
+-- guard: none; the pass has its database for itself
+-- index: jobs_claim, agent_runs_one_open_a_job, agent_runs_job
+select s.live, p.succeeded, p.seconds
+  from (select exists (select from orch.jobs j where j.claimable)
+               or exists (select from orch.agent_runs r where r.ended_at is null) as live) s
+  left join lateral (
+    select count(*) filter (where r.outcome = 'succeeded') as succeeded,
+           extract(epoch from max(r.ended_at) - min(r.claimed_at))::double precision as seconds
+      from orch.agent_runs r
+     where not s.live and r.job_id between $1 and $2) p on true

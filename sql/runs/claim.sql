@@ -100,7 +100,8 @@ shared as materialized (
                     then coalesce((select p.weight from orch.projects p where p.name = l.project), 1) else 1 end as weight,
                (select count(*) from orch.agent_runs r where r.ended_at is null and r.project = l.project) as running,
                coalesce(($13 ->> l.project)::double precision, 0) as ahead
-         where l.several and l.turn_in_project = 1) s on true
+         -- a limit, so that the server does not ask first and look at the condition then
+         where l.several and l.turn_in_project = 1 limit 1) s on true
     window w as (partition by l.project)
 ),
 -- Of so many slots each goes to a lane whose head is among as many first heads: what stands behind a head ranks behind it.
@@ -178,12 +179,14 @@ locked as materialized (
        and (t.agent, t.gate, t.limits, t.require) is not distinct from (b.agent, b.gate, b.limits, b.require)
        and ($8 is null or t.id = any ($8))
 ),
+-- Not "claimable", which locked has seen to: a server whose statistics are from a time when the queue was empty would walk
+-- the whole index of claimable jobs, instead of looking each up by its key.
 claimed as (
     update orch.jobs j
        set status = 'running', claimable = false, run_id = ($2)[p.place], replica_id = $1, pid = null,
            started_at = clock_timestamp(), running_gate = case when $4 then j.gate end, attempt = j.attempt + 1
       from (select l.id, row_number() over (order by l.place, l.run_at, l.id) as place from locked l) p
-     where j.id = p.id and j.claimable and not $14
+     where j.id = p.id and j.status = 'queued' and not $14
     returning p.place, j.id, j.run_id, j.attempt, j.project, j.agent, j.payload::text as payload, j.error, j.max_attempts,
               j.timeout, j.limits
 ),

@@ -102,9 +102,14 @@ locked_noted as materialized (
      order by k.job_id
        for update of r skip locked
 ),
--- What the rule goes by, computed once: a call with nothing volatile in it is inlined, and then costs what it is worth.
+-- What the rule goes by, computed once. The rule's arguments below are columns and constants: with anything volatile
+-- among them it would be called instead of inlined, and every join with what it decides planned for a thousand rows.
 weighed as materialized (
     select l.*,
+           coalesce(l.retry_at, clock_timestamp() + make_interval(secs => l.retry_in)) as again_at,
+           coalesce(l.rules, '{}') as rules_known,
+           -- who closes a limit waits for it, however often: that does not count towards max_transient
+           l.transient_count - (l.outcome = 'transient' and l.close_name is not null)::integer as transients,
            coalesce(l.lasted,
                     extract(epoch from coalesce(l.reaped_at, clock_timestamp()) - l.spawned_at)::double precision, 0)
                as seconds,
@@ -128,11 +133,8 @@ decided as materialized (
                 else d.next_status end as status
       from weighed w
      cross join lateral orch.settle_rule(
-         w.outcome, w.cancel_pending, w.failures, w.lost_count,
-         -- who closes a limit waits for it, however often: that does not count towards max_transient
-         w.transient_count - (w.outcome = 'transient' and w.close_name is not null)::integer, w.interrupted_count,
-         coalesce(w.rules, '{}'), w.seconds,
-         coalesce(w.retry_at, clock_timestamp() + make_interval(secs => w.retry_in)), w.jitter, w.after_outage) d
+         w.outcome, w.cancel_pending, w.failures, w.lost_count, w.transients, w.interrupted_count, w.rules_known, w.seconds,
+         w.again_at, w.jitter, w.after_outage) d
 ),
 closing as materialized (
     select d.run_id, d.job_id, d.close_name as name,

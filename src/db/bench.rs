@@ -10,8 +10,8 @@ pub(super) const STATEMENTS: &[&Statement] = &[&ENQUEUE, &MEASURE];
 /// How far a pass of the bench has come.
 #[derive(Debug, Clone, Copy)]
 pub struct Pass {
-    /// Jobs that have not finished.
-    pub live: i64,
+    /// Whether any job waits or runs; the rest is known once none does.
+    pub live: bool,
     /// Runs that succeeded.
     pub succeeded: i64,
     /// From the first claim to the last settle.

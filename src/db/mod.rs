@@ -30,6 +30,7 @@ pub mod schema;
 mod session;
 mod statement;
 pub mod tls;
+pub mod upkeep;
 mod verify;
 pub mod wake;
 pub mod why;
@@ -213,6 +214,7 @@ pub fn all_statements() -> impl Iterator<Item = &'static Statement> {
         replicas::STATEMENTS,
         runs::STATEMENTS,
         schedules::STATEMENTS,
+        upkeep::STATEMENTS,
         wake::STATEMENTS,
         why::STATEMENTS,
     ]

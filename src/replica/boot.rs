@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use super::{
     Agents, Executor, Start, local::LocalRuns, outage::Outage, pulse::Pulses, settle, ship, slots::Slots, stamp,
-    state_dir, unending::Unending, wake::Wake,
+    state_dir, unending::Unending, upkeep::Settles, wake::Wake,
 };
 use crate::{
     config::Settings,
@@ -63,6 +63,7 @@ pub struct Boot {
     /// Likewise.
     pub(super) settle_nudge: Notify,
     pub(super) wake: Wake,
+    pub(super) settles: Settles,
     /// The reconcile has work that need not wait for the heartbeat.
     pub(super) renew_nudge: Notify,
     pub(super) spawn_trouble: super::outage::Pause,
@@ -108,6 +109,7 @@ impl Boot {
             reap_nudge: Notify::new(),
             settle_nudge: Notify::new(),
             wake: Wake::default(),
+            settles: Settles::default(),
             renew_nudge: Notify::new(),
             spawn_trouble: super::outage::Pause::default(),
         };

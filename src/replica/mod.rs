@@ -31,6 +31,7 @@ mod slots;
 mod stamp;
 mod state_dir;
 mod unending;
+mod upkeep;
 mod wake;
 
 use std::{
@@ -197,6 +198,7 @@ async fn boot_once(
     loops.spawn(cancel::run(boot.clone()));
     loops.spawn(schedule::run(boot.clone()));
     loops.spawn(horizon::run(boot.clone()));
+    loops.spawn(upkeep::run(boot.clone()));
     loops.spawn(boot.clone().follow_agents());
     if !boot.is_over() {
         ready(boot.replica_id());

@@ -28,8 +28,9 @@ const BATCHES: usize = 40;
 const WALK: i64 = 2_000;
 /// Of the rows that wait for others, how many predecessors are looked at in a tick.
 const PREDECESSORS: i64 = 20_000;
-/// Rows that the walk looks at in a statement when it goes over the whole table at startup.
-const WALK_AT_STARTUP: i64 = 50_000;
+/// Rows that the walk looks at in a statement when it goes over the whole table at startup: so few that the server does not
+/// think it worth compiling.
+const WALK_AT_STARTUP: i64 = 5_000;
 
 /// What a reaper goes by.
 #[derive(Debug, Clone, Copy)]

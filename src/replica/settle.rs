@@ -111,6 +111,7 @@ pub(super) async fn run(boot: Arc<Boot>, mut requests: mpsc::UnboundedReceiver<R
                     failpoint::hit(Point::SettleCommitted);
                     outage.worked();
                     boot.resolve(&answers.awaited);
+                    boot.settles.add(answers.len());
                     for answer in answers {
                         deal_with(&boot, answer, &mut waiting);
                     }

@@ -29,6 +29,7 @@ pub const MIGRATIONS: &[(&str, &str)] = files!("migrations":
     "V9__add_limits_and_lanes",
     "V10__add_dependencies",
     "V11__create_schedules",
+    "V12__make_name_checks_cheap",
 );
 
 /// The functions, views and triggers below `sql/schema`, in the order in which they are applied. A definition whose shape
