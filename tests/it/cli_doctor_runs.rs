@@ -1,8 +1,10 @@
 //! `orch doctor` on a machine with a state directory: runs that the database and the directory do not agree about, and
 //! processes that outlive their run.
 
+use tokio_postgres::Client;
+
 use crate::{
-    replica::{place, script, until},
+    replica::{place, script},
     support::{Orch, Output, TestDb, eventually, processes_beneath},
 };
 
@@ -26,12 +28,17 @@ async fn left_behind(test: &TestDb, orch: &Orch) -> i64 {
     let client = test.client().await;
     let replica = orch.up().await;
     let job = script(&client, "sleep 1000").await;
+    until_stamped(&client, job).await;
+    replica.kill().await;
+    job
+}
+
+/// Waits until the job's run has a process, and so a shim that holds it.
+async fn until_stamped(client: &Client, job: i64) {
     eventually("the run's pid", async || {
         client.query_one("select pid from orch.jobs where id = $1", &[&job]).await.unwrap().get::<_, Option<i32>>(0)
     })
     .await;
-    replica.kill().await;
-    job
 }
 
 #[tokio::test]
@@ -41,7 +48,8 @@ async fn a_machine_at_work_is_healthy() {
     let orch = place(&test);
     let _replica = orch.up().await;
     let job = script(&client, "sleep 1000").await;
-    until(&client, job, "running").await;
+    // It runs from the claim on; what holds it is there later.
+    until_stamped(&client, job).await;
     let output = orch.run(["doctor"]).await.ok();
     says(&output, "fingerprint", "ok", &[test.name()]);
     says(&output, "clock", "ok", &["give or take"]);

@@ -53,8 +53,10 @@ impl Inner {
             if !watched_for(GATHER, &mut output).await {
                 return Some(line);
             }
-            let come = if reported.is_some() { *output.borrow() } else { u64::MAX };
-            reported = Some(*output.borrow());
+            // One look: what is reported after it is shipped after it.
+            let now = *output.borrow();
+            let come = if reported.is_some() { now } else { u64::MAX };
+            reported = Some(now);
             loop {
                 match line.step(&self.sender).await {
                     Ok(Step::Shipped(bytes)) => {
