@@ -76,7 +76,9 @@ impl Round {
             behind: self.behind.clone(),
             cuts: cuts.map(|(project, cut)| (project.clone(), cut.lane)).collect(),
             lanes,
-            of_one_project: lanes / 4 * 3,
+            // While jobs are found several projects with many lanes are to be seen side by side: shares are fair between
+            // those that are in sight together. In vain, few looks are what counts.
+            of_one_project: if self.fruitless { lanes / 4 * 3 } else { lanes / 4 },
         }
     }
 
@@ -115,6 +117,11 @@ impl Round {
         self.cuts = std::mem::take(&mut self.ahead);
         self.behind.clear();
         claimed || !self.whole || self.cuts.values().any(|cut| !cut.done)
+    }
+
+    /// A round has come to its end in vain, and there is a pause: the next one sees every lane again.
+    pub fn rest(&mut self) {
+        *self = Self { fruitless: self.fruitless, ..Self::default() };
     }
 
     /// Something was claimed: what was seen before may look different now.
@@ -224,6 +231,27 @@ mod tests {
     }
 
     #[test]
+    fn after_a_pause_every_lane_is_seen_again_and_few_windows_do() {
+        let lanes = lanes_of(&[5000, 3, 4000]);
+        let mut round = Round::default();
+        for _ in 0..3 {
+            let (mut unseen, mut windows) = (lanes.clone(), 0);
+            loop {
+                let (found, seen) = look(&lanes, &round.window());
+                for lane in found {
+                    unseen.remove(&lane);
+                }
+                windows += 1;
+                if !round.saw(&seen, false, false) {
+                    break;
+                }
+            }
+            assert!(unseen.is_empty() && windows <= 12, "{} not seen in {windows} windows", unseen.len());
+            round.rest();
+        }
+    }
+
+    #[test]
     fn a_small_queue_is_one_window_and_one_claim_that_finds_nothing_ends_the_round() {
         let lanes = lanes_of(&[3, 1, 5]);
         let mut round = Round::default();
@@ -244,6 +272,6 @@ mod tests {
             firsts.push(found[1].1);
             round.saw(&seen, true, false);
         }
-        assert_eq!(firsts, [1, 1, 96, 1, 191, 1]);
+        assert_eq!(firsts, [1, 1, 32, 1, 63, 1]);
     }
 }

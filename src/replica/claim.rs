@@ -28,6 +28,10 @@ const BATCH: usize = 100;
 /// The first pause after a claim that found what it wanted in the hands of another one; it doubles while that goes on.
 const SOON: Duration = Duration::from_millis(10);
 
+/// A pause after a round in vain is so many times as long as all its windows but the last: with a hundred thousand lanes,
+/// looking for nothing is never most of what the server does.
+const REST: u32 = 9;
+
 /// The longest wait for a free slot before the loop turns.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
@@ -43,6 +47,8 @@ pub(super) struct Memory {
     contended: bool,
     /// How often in a row that was all that a round came to.
     outdone: u32,
+    /// How long this round has looked so far.
+    looked: Duration,
 }
 
 /// Claims until the boot stops claiming.
@@ -52,13 +58,14 @@ pub(super) async fn run(boot: Arc<Boot>) -> &'static str {
     let mut memory = Memory::default();
     while !boot.claiming_ends().is_cancelled() {
         boot.pulses().claim();
-        let ticked = tick(&boot, &mut memory).await;
+        let ticked = tick(&boot, &mut memory, outage.patience()).await;
         if ticked.is_ok() {
             outage.worked();
         }
         if matches!(ticked, Ok(Ticked::Unseen)) {
             continue;
         }
+        let rest = std::mem::take(&mut memory.looked).saturating_mul(REST);
         boot.wake.set_waiting(matches!(ticked, Ok(Ticked::Nothing | Ticked::Outdone(_))));
         let poll = boot.settings().poll_interval;
         let pause = match ticked {
@@ -67,7 +74,7 @@ pub(super) async fn run(boot: Arc<Boot>) -> &'static str {
                 continue;
             }
             Ok(Ticked::Outdone(times)) => jittered(SOON.saturating_mul(1 << times.min(10)).min(poll)),
-            Ok(Ticked::Nothing) => looks.found_nothing(),
+            Ok(Ticked::Nothing) => looks.found_nothing().max(rest),
             Ok(Ticked::NotNow) => boot.spawn_trouble.left().unwrap_or_else(|| jittered(poll)),
             Err(error) => outage.failed(&error),
         };
@@ -114,8 +121,8 @@ impl Memory {
         Look { window: self.round.window(), ahead: self.shares.ahead(), only: None }
     }
 
-    /// Notes what a claim saw and took.
-    fn learn(&mut self, claim: &Claim) -> Ticked {
+    /// Notes what a claim saw and took, and how long it was at it.
+    fn learn(&mut self, claim: &Claim, took: Duration) -> Ticked {
         let mut taken: HashMap<&str, usize> = HashMap::new();
         for job in &claim.jobs {
             *taken.entry(job.project.as_str()).or_default() += 1;
@@ -123,23 +130,29 @@ impl Memory {
         self.shares.claimed(&claim.in_sight, &taken);
         self.contended |= claim.contended;
         let unseen = self.round.saw(&claim.seen, !taken.is_empty(), claim.contended);
+        self.looked += if unseen { took } else { Duration::ZERO };
         // Fewer than wanted is not the end of the queue: what one limit or gate lets through now is not all that waits.
         if !taken.is_empty() {
             (self.contended, self.outdone) = (false, 0);
             Ticked::More
         } else if unseen {
             Ticked::Unseen
-        } else if std::mem::take(&mut self.contended) {
-            self.outdone += 1;
-            Ticked::Outdone(self.outdone)
         } else {
-            Ticked::Nothing
+            self.round.rest();
+            if std::mem::take(&mut self.contended) {
+                self.outdone += 1;
+                Ticked::Outdone(self.outdone)
+            } else {
+                Ticked::Nothing
+            }
         }
     }
 }
 
 /// Waits for a free slot, then claims for all that are free, and begins what it got.
-pub(super) async fn tick(boot: &Arc<Boot>, memory: &mut Memory) -> Result<Ticked> {
+///
+/// A claim is given up for lost after `patience`: the runs that it may have opened are then settled as interrupted.
+pub(super) async fn tick(boot: &Arc<Boot>, memory: &mut Memory, patience: Duration) -> Result<Ticked> {
     if boot.spawn_trouble.left().is_some() {
         return Ok(Ticked::NotNow);
     }
@@ -167,7 +180,8 @@ pub(super) async fn tick(boot: &Arc<Boot>, memory: &mut Memory) -> Result<Ticked
     }
     let look = memory.look();
     let asked_at = Instant::now();
-    let claim = match boot.db().claim_jobs(&boot.claimant(), &agents, &run_ids, &look).await {
+    let db = boot.db().clone().answering_within(patience);
+    let claim = match db.claim_jobs(&boot.claimant(), &agents, &run_ids, &look).await {
         Err(error) if error.is_about_data() => {
             warn!(%error, "a claim was refused; repeating it one job at a time");
             one_by_one(boot, &agents, &run_ids, &look).await
@@ -175,9 +189,10 @@ pub(super) async fn tick(boot: &Arc<Boot>, memory: &mut Memory) -> Result<Ticked
         claim => claim,
     };
     let claim = claim.inspect_err(|_| boot.local().claimed(&run_ids))?;
-    let duration_ms = asked_at.elapsed().as_secs_f64() * 1e3;
+    let took = asked_at.elapsed();
+    let duration_ms = took.as_secs_f64() * 1e3;
     debug!(wanted, got = claim.jobs.len(), duration_ms, "asked for jobs");
-    let ticked = memory.learn(&claim);
+    let ticked = memory.learn(&claim, took);
     if claim.jobs.len() == wanted
         && let Some(last) = claim.jobs.last()
     {

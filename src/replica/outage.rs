@@ -9,6 +9,11 @@ use std::{
 
 use tracing::{info, warn};
 
+use crate::db::ANSWER_WITHIN;
+
+/// How long a loop waits for an answer that may be asked for again, the first time.
+const FIRST_PATIENCE: Duration = Duration::from_secs(5);
+
 /// The troubles of one loop.
 #[derive(Debug)]
 pub(super) struct Outage {
@@ -31,6 +36,12 @@ impl Outage {
         self.failures = self.failures.saturating_add(1);
         let doubled = Duration::from_millis(100).saturating_mul(1 << self.failures.min(10));
         jittered(doubled.min(self.longest))
+    }
+
+    /// How long to wait for an answer this time. A firewall that forgets one connection is silent on that one alone, and what
+    /// waits behind it should not wait for long; on a line that is slow throughout, it is longer the next time.
+    pub(super) fn patience(&self) -> Duration {
+        FIRST_PATIENCE.saturating_mul(1 << self.failures.min(10)).min(ANSWER_WITHIN)
     }
 
     /// It worked: says so if it had not. Whether it had not.
@@ -82,5 +93,24 @@ impl Pause {
     pub(super) fn left(&self) -> Option<Duration> {
         let state = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.and_then(|(until, _)| until.checked_duration_since(Instant::now())).filter(|left| !left.is_zero())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_grows_with_each_failure_up_to_that_of_any_statement_and_is_short_again_once_it_worked() {
+        let mut outage = Outage::new("test", Duration::from_secs(1));
+        let mut patience = vec![outage.patience()];
+        for _ in 0..20 {
+            outage.failed(&"silence");
+            patience.push(outage.patience());
+        }
+        assert!(patience.is_sorted() && patience[0] <= Duration::from_secs(5), "{patience:?}");
+        assert_eq!(patience[20], ANSWER_WITHIN);
+        outage.worked();
+        assert_eq!(outage.patience(), patience[0]);
     }
 }
