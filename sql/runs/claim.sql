@@ -17,10 +17,16 @@
 -- $12 integer how many of one project
 -- $13 jsonb   projects that this claimant has served of late, to the runs by which each is ahead of its share, or behind
 -- $14 boolean whether to look only: the rows are those that would be claimed, without a run_id
+-- $15 text[]        of the heads that the claim before saw: their projects. Only these lanes are looked at, and nothing
+--                   before their heads; null: every lane, from its first job on
+-- $16 bigint[]      their lanes
+-- $17 timestamptz[] their run_ats
+-- $18 bigint[]      their ids
 -- rows: first the summary (job_id null): last_project, behind which to go on, where the window was full; cut_projects and
 --       cut_lanes, those not seen to the end; contended, where another claim had what this one wanted, so that looking again
 --       soon is worth it; of the projects whose jobs may run, where there are several: projects, weights, and how many run
---       before this claim.
+--       before this claim; dead_rows of the table, as the statistics have it; and the heads that were seen, as $15 to $18,
+--       where something was claimed.
 --       Then one a claimed job, the best first; the payload as text, since JSON that Postgres takes may be nested deeper
 --       than a reader likes
 -- guard: the claimant's own row is live; the job is claimable under its lock; its limits have room under theirs and its
@@ -33,7 +39,7 @@ with recursive me as materialized (
 ring as (
     (select j.project, j.lane, 1 as place, 1 as turn, j.id, j.run_at, j.priority, j.agent, j.gate, j.limits, j.require
        from orch.jobs j
-      where j.claimable and j.project > $9 and $8 is null and exists (select from me)
+      where j.claimable and j.project > $9 and $8 is null and $15 is null and exists (select from me)
       order by j.project, j.lane, j.run_at, j.id
       limit 1)
     union all
@@ -51,12 +57,23 @@ ring as (
          limit 1) n
      where r.place < $11
 ),
-heads as (
+heads as materialized (
     select * from ring
+    union all
+    select h.*
+      from unnest($15, $16, $17, $18) m (project, lane, run_at, id)
+     cross join lateral (
+        select j.project, j.lane, 0, 0, j.id, j.run_at, j.priority, j.agent, j.gate, j.limits, j.require
+          from orch.jobs j
+         where j.claimable and j.project = m.project and j.lane = m.lane and (j.run_at, j.id) >= (m.run_at, m.id)
+         order by j.run_at, j.id
+         limit 1) h
+     where $8 is null and exists (select from me)
     union all
     select j.project, j.lane, 0, 0, j.id, j.run_at, j.priority, j.agent, j.gate, j.limits, j.require
       from orch.jobs j
-     where $8 is not null and j.id = any ($8) and j.claimable and exists (select from me)
+     -- said so that the index of claimable jobs is of no use for it, for the reason that claimed gives
+     where $8 is not null and j.id = any ($8) and j.claimable is not distinct from true and exists (select from me)
 ),
 demanding as materialized (
     select a.name, a.limits from orch.agents a where a.limits is not null and a.name = any ($3)
@@ -218,16 +235,21 @@ select null::bigint as job_id, null::uuid as run_id, null::integer as attempt, n
        cut.projects as cut_projects, cut.lanes as cut_lanes,
        exists (select from rooms m where m.busy)
            or exists (select from quotas) and not exists (select from locked) as contended,
-       sight.projects, sight.weights, sight.running
+       sight.projects, sight.weights, sight.running,
+       pg_stat_get_dead_tuples('orch.jobs'::regclass) as dead_rows,
+       marks.projects as mark_projects, marks.lanes as mark_lanes, marks.run_ats as mark_run_ats, marks.ids as mark_ids
   from (select array_agg(r.project order by r.place) as projects, array_agg(r.lane order by r.place) as lanes
           from ring r where r.turn >= $12 or (r.place >= $11 and r.turn > 1)) cut
  cross join (select array_agg(s.project order by s.project) as projects, array_agg(s.weight order by s.project) as weights,
                     array_agg(s.running order by s.project) as running
                from shared s where s.several and s.turn_in_project = 1) sight
+ cross join (select array_agg(h.project) as projects, array_agg(h.lane) as lanes, array_agg(h.run_at) as run_ats,
+                    array_agg(h.id) as ids
+               from heads h where exists (select from quotas)) marks
 union all
 select id, run_id, attempt, project, agent, payload, error, extract(epoch from timeout_by_rule)::double precision,
-       null, null, null, null, null, null, null
+       null, null, null, null, null, null, null, null, null, null, null, null
   from (select * from ruled order by place) in_order
 union all
-select id, null, null, null, null, null, null, null, null, null, null, null, null, null, null
+select id, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null
   from (select id from locked where $14 order by place, run_at, id) looked

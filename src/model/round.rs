@@ -76,9 +76,7 @@ impl Round {
             behind: self.behind.clone(),
             cuts: cuts.map(|(project, cut)| (project.clone(), cut.lane)).collect(),
             lanes,
-            // While jobs are found several projects with many lanes are to be seen side by side: shares are fair between
-            // those that are in sight together. In vain, few looks are what counts.
-            of_one_project: if self.fruitless { lanes / 4 * 3 } else { lanes / 4 },
+            of_one_project: lanes / 4 * 3,
         }
     }
 
@@ -111,24 +109,26 @@ impl Round {
             return true;
         }
         // The last project was passed. What was cut before and is not cut now was seen to its end: from the cut on only,
-        // unless it had been followed from its first lane.
-        let begin = |cut: Cut| Cut { lane: i64::MIN, whole: true, done: cut.whole, ..cut };
+        // unless it had been followed from its first lane. Then its first one is all that the next passes look at: what they
+        // have room for is for those that are not done.
+        let begin =
+            |cut: Cut| Cut { lane: if cut.whole { i64::MAX } else { i64::MIN }, whole: true, done: cut.whole, ..cut };
         self.ahead.extend(self.cuts.drain().map(|(project, cut)| (project, begin(cut))));
         self.cuts = std::mem::take(&mut self.ahead);
         self.behind.clear();
-        claimed || !self.whole || self.cuts.values().any(|cut| !cut.done)
-    }
-
-    /// A round has come to its end in vain, and there is a pause: the next one sees every lane again.
-    pub fn rest(&mut self) {
-        *self = Self { fruitless: self.fruitless, ..Self::default() };
+        let more = claimed || !self.whole || self.cuts.values().any(|cut| !cut.done);
+        if !more {
+            // Whenever it is, the next round sees every lane again.
+            *self = Self { fruitless: self.fruitless, ..Self::default() };
+        }
+        more
     }
 
     /// Something was claimed: what was seen before may look different now.
     fn begin_anew(&mut self) {
         self.whole = false;
         for cuts in [&mut self.cuts, &mut self.ahead] {
-            cuts.retain(|_, cut| cut.lane != i64::MIN);
+            cuts.retain(|_, cut| cut.lane != i64::MIN && cut.lane != i64::MAX);
             for cut in cuts.values_mut() {
                 (cut.whole, cut.done) = (false, false);
             }
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_pause_every_lane_is_seen_again_and_few_windows_do() {
+    fn after_a_round_in_vain_the_next_sees_every_lane_again_in_few_windows() {
         let lanes = lanes_of(&[5000, 3, 4000]);
         let mut round = Round::default();
         for _ in 0..3 {
@@ -247,7 +247,6 @@ mod tests {
                 }
             }
             assert!(unseen.is_empty() && windows <= 12, "{} not seen in {windows} windows", unseen.len());
-            round.rest();
         }
     }
 
@@ -272,6 +271,6 @@ mod tests {
             firsts.push(found[1].1);
             round.saw(&seen, true, false);
         }
-        assert_eq!(firsts, [1, 1, 32, 1, 63, 1]);
+        assert_eq!(firsts, [1, 1, 96, 1, 191, 1]);
     }
 }

@@ -19,7 +19,7 @@ use crate::{
         runs::{Claim, Look},
     },
     failpoint::{self, Point},
-    model::{Round, RunId, Shares},
+    model::{Marks, Round, RunId, Shares},
 };
 
 /// The most jobs of one claim: beyond this a batch costs latency and gains nothing.
@@ -39,10 +39,13 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 pub(super) const GATE_CONSTRAINT: &str = "jobs_running_gate";
 
 /// What is remembered from claim to claim.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Memory {
     round: Round,
     shares: Shares,
+    marks: Marks,
+    /// When the last claim that looked at everything had its answer.
+    saw_all_at: Instant,
     /// Another claim had locked what this one wanted, since something was claimed here.
     contended: bool,
     /// How often in a row that was all that a round came to.
@@ -55,7 +58,7 @@ pub(super) struct Memory {
 pub(super) async fn run(boot: Arc<Boot>) -> &'static str {
     let mut outage = Outage::new("claim jobs", Duration::from_secs(5));
     let mut looks = Looks::new(boot.settings().poll_interval, boot.settings().notify);
-    let mut memory = Memory::default();
+    let mut memory = Memory::new();
     while !boot.claiming_ends().is_cancelled() {
         boot.pulses().claim();
         let ticked = tick(&boot, &mut memory, outage.patience()).await;
@@ -117,18 +120,38 @@ pub(super) enum Ticked {
 }
 
 impl Memory {
-    fn look(&self) -> Look {
-        Look { window: self.round.window(), ahead: self.shares.ahead(), only: None }
+    fn new() -> Self {
+        Self {
+            round: Round::default(),
+            shares: Shares::default(),
+            marks: Marks::default(),
+            saw_all_at: Instant::now(),
+            contended: false,
+            outdone: 0,
+            looked: Duration::ZERO,
+        }
     }
 
-    /// Notes what a claim saw and took, and how long it was at it.
-    fn learn(&mut self, claim: &Claim, took: Duration) -> Ticked {
+    fn look(&mut self) -> Look {
+        let marks = self.marks.take(self.saw_all_at.elapsed());
+        Look { window: self.round.window(), ahead: self.shares.ahead(), marks, only: None }
+    }
+
+    /// Notes what a claim for so many jobs saw and took, and how long it was at it.
+    fn learn(&mut self, claim: &mut Claim, wanted: usize, took: Duration, poll: Duration) -> Ticked {
         let mut taken: HashMap<&str, usize> = HashMap::new();
         for job in &claim.jobs {
             *taken.entry(job.project.as_str()).or_default() += 1;
         }
         self.shares.claimed(&claim.in_sight, &taken);
         self.contended |= claim.contended;
+        let looked = claim.looked(wanted, took);
+        if self.marks.saw(std::mem::take(&mut claim.heads), looked, poll) {
+            self.saw_all_at = Instant::now();
+        } else {
+            // Of a round it says nothing: what it did not look at may have jobs as well.
+            return if taken.is_empty() { Ticked::Unseen } else { Ticked::More };
+        }
         let unseen = self.round.saw(&claim.seen, !taken.is_empty(), claim.contended);
         self.looked += if unseen { took } else { Duration::ZERO };
         // Fewer than wanted is not the end of the queue: what one limit or gate lets through now is not all that waits.
@@ -137,14 +160,11 @@ impl Memory {
             Ticked::More
         } else if unseen {
             Ticked::Unseen
+        } else if std::mem::take(&mut self.contended) {
+            self.outdone += 1;
+            Ticked::Outdone(self.outdone)
         } else {
-            self.round.rest();
-            if std::mem::take(&mut self.contended) {
-                self.outdone += 1;
-                Ticked::Outdone(self.outdone)
-            } else {
-                Ticked::Nothing
-            }
+            Ticked::Nothing
         }
     }
 }
@@ -188,11 +208,11 @@ pub(super) async fn tick(boot: &Arc<Boot>, memory: &mut Memory, patience: Durati
         }
         claim => claim,
     };
-    let claim = claim.inspect_err(|_| boot.local().claimed(&run_ids))?;
+    let mut claim = claim.inspect_err(|_| boot.local().claimed(&run_ids))?;
     let took = asked_at.elapsed();
     let duration_ms = took.as_secs_f64() * 1e3;
     debug!(wanted, got = claim.jobs.len(), duration_ms, "asked for jobs");
-    let ticked = memory.learn(&claim, took);
+    let ticked = memory.learn(&mut claim, wanted, took, boot.settings().poll_interval);
     if claim.jobs.len() == wanted
         && let Some(last) = claim.jobs.last()
     {

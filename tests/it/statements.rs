@@ -97,7 +97,7 @@ async fn plans(client: &Client, name: &str, args: &str) -> String {
 }
 
 /// The last parameters of a claim that looks at the first lanes and remembers nothing.
-const EVERYWHERE: &str = "null, '', '{}', 256, 128, '{}', false";
+const EVERYWHERE: &str = "null, '', '{}', 256, 128, '{}', false, null, null, null, null";
 
 /// 100,000 finished jobs and their runs, 5,000 queued, 20 running.
 async fn much(client: &Client) {

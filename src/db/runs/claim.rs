@@ -2,17 +2,37 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use jiff::Timestamp;
 use tokio_postgres::Row;
 
 use super::Owned;
 use crate::{
     db::{Db, Error, Result, Statement, statement},
-    model::{InSight, JobId, ReplicaId, RunId, Seen, Window},
+    model::{Head, InSight, JobId, Looked, ReplicaId, RunId, Seen, Window},
 };
 
 pub(super) const CLAIM: Statement = statement!(
     "runs/claim",
-    [UUID, UUID_ARRAY, TEXT_ARRAY, BOOL, TEXT, TEXT, JSONB, INT8_ARRAY, TEXT, JSONB, INT4, INT4, JSONB, BOOL,]
+    [
+        UUID,
+        UUID_ARRAY,
+        TEXT_ARRAY,
+        BOOL,
+        TEXT,
+        TEXT,
+        JSONB,
+        INT8_ARRAY,
+        TEXT,
+        JSONB,
+        INT4,
+        INT4,
+        JSONB,
+        BOOL,
+        TEXT_ARRAY,
+        INT8_ARRAY,
+        TIMESTAMPTZ_ARRAY,
+        INT8_ARRAY,
+    ]
 );
 pub(super) const HOLD_OFFENDER: Statement = statement!("runs/hold_offender", [INT8, TEXT]);
 
@@ -70,6 +90,8 @@ pub struct Look {
     pub window: Window,
     /// Projects, and by how many runs each is ahead of its share.
     pub ahead: HashMap<String, f64>,
+    /// The heads of the lanes to look at, and nothing before them; every lane where there are none.
+    pub marks: Option<Vec<Head>>,
     /// Nothing but these jobs: how a batch that failed is repeated one by one.
     pub only: Option<Vec<i64>>,
 }
@@ -85,6 +107,23 @@ pub struct Claim {
     pub contended: bool,
     /// The projects that had a job which may run, where there are several.
     pub in_sight: Vec<InSight>,
+    /// The heads of the lanes that it saw, where it took something.
+    pub heads: Vec<Head>,
+    /// Dead rows of the table, as the statistics have it.
+    pub dead_rows: i64,
+}
+
+impl Claim {
+    /// What it came to, as far as marks go: so many jobs were wanted, and it took so long.
+    #[must_use]
+    pub fn looked(&self, wanted: usize, took: Duration) -> Looked {
+        Looked {
+            whole: self.seen.last_project.is_none() && self.seen.cuts.is_empty(),
+            enough: self.jobs.len() == wanted,
+            dead_rows: self.dead_rows,
+            took,
+        }
+    }
 }
 
 impl Db {
@@ -130,6 +169,9 @@ impl Db {
         look: &Look,
         look_only: bool,
     ) -> Result<Vec<Row>> {
+        fn column<T>(look: &Look, field: impl Fn(&Head) -> T) -> Option<Vec<T>> {
+            look.marks.as_ref().map(|heads| heads.iter().map(field).collect())
+        }
         let ids: Vec<uuid::Uuid> = run_ids.iter().map(|id| id.0).collect();
         self.query(
             &CLAIM,
@@ -148,6 +190,10 @@ impl Db {
                 &look.window.of_one_project,
                 &json(&look.ahead)?,
                 &look_only,
+                &column(look, |head| head.project.clone()),
+                &column(look, |head| head.lane),
+                &column(look, |head| head.run_at),
+                &column(look, |head| head.id),
             ],
         )
         .await
@@ -176,7 +222,15 @@ fn summary(row: &Row) -> Result<Claim> {
             .zip(weights.into_iter().zip(running))
             .map(|(project, (weight, running))| InSight { project, weight, running })
             .collect(),
+        heads: heads(row)?,
+        dead_rows: row.try_get("dead_rows")?,
     })
+}
+
+fn heads(row: &Row) -> Result<Vec<Head>> {
+    let places = list::<Timestamp>(row, "mark_run_ats")?.into_iter().zip(list::<i64>(row, "mark_ids")?);
+    let lanes = list::<String>(row, "mark_projects")?.into_iter().zip(list::<i64>(row, "mark_lanes")?);
+    Ok(lanes.zip(places).map(|((project, lane), (run_at, id))| Head { project, lane, run_at, id }).collect())
 }
 
 /// An array of the summary; null is an empty one.

@@ -16,16 +16,30 @@ use crate::{
         replicas::Registration,
         runs::{Answer, Claimant, ClaimantRules, Claimed, Ending, Look},
     },
-    model::{ClosedBy, Outcome, ReplicaId, RunId},
+    model::{ClosedBy, Marks, Outcome, ReplicaId, RunId},
 };
 
 /// Long enough for any bench.
 const LEASE: Duration = Duration::from_hours(24);
 
+/// What a replica remembers of its claims.
+#[derive(Debug)]
+pub(super) struct Remembered {
+    marks: Marks,
+    saw_all_at: Instant,
+}
+
+impl Default for Remembered {
+    fn default() -> Self {
+        Self { marks: Marks::default(), saw_all_at: Instant::now() }
+    }
+}
+
 /// A replica in name alone.
 #[derive(Debug)]
 pub(super) struct Hand {
     db: Db,
+    poll: Duration,
     claimant: Claimant,
     agents: Vec<String>,
 }
@@ -61,13 +75,26 @@ impl Hand {
                 lease: LEASE.as_secs_f64(),
             },
         };
-        Ok(Self { db, claimant, agents: vec![agent.name] })
+        Ok(Self { db, poll: settings.poll_interval, claimant, agents: vec![agent.name] })
     }
 
     /// Claims up to so many.
     pub(super) async fn claim(&self, jobs: usize) -> anyhow::Result<Vec<Claimed>> {
         let run_ids: Vec<RunId> = (0..jobs).map(|_| RunId::new()).collect();
         Ok(self.db.claim_jobs(&self.claimant, &self.agents, &run_ids, &Look::default()).await?.jobs)
+    }
+
+    /// Claims as the loop of a replica does, which remembers where the claim before found its jobs.
+    pub(super) async fn claim_again(&self, jobs: usize, memory: &mut Remembered) -> anyhow::Result<Vec<Claimed>> {
+        let run_ids: Vec<RunId> = (0..jobs).map(|_| RunId::new()).collect();
+        let look = Look { marks: memory.marks.take(memory.saw_all_at.elapsed()), ..Look::default() };
+        let asked_at = Instant::now();
+        let mut claim = self.db.claim_jobs(&self.claimant, &self.agents, &run_ids, &look).await?;
+        let looked = claim.looked(jobs, asked_at.elapsed());
+        if memory.marks.saw(std::mem::take(&mut claim.heads), looked, self.poll) {
+            memory.saw_all_at = Instant::now();
+        }
+        Ok(claim.jobs)
     }
 
     /// Settles them as succeeded.

@@ -1,5 +1,6 @@
 //! What a claim costs, in pages read, never in time: whatever waits, it reads what it takes and a head a lane.
 
+use orch::model::Head;
 use tokio_postgres::Client;
 
 use super::{Claimer, stage};
@@ -7,9 +8,18 @@ use crate::support::TestDb;
 
 /// The pages that a claim for so many slots touches. It is rolled back.
 async fn pages(client: &Client, claimer: &Claimer, slots: usize) -> i64 {
+    pages_from(client, claimer, slots, None).await
+}
+
+/// Likewise, of one that goes on from the head of a lane.
+pub(super) async fn pages_from(client: &Client, claimer: &Claimer, slots: usize, mark: Option<&Head>) -> i64 {
+    let marks = mark.map_or("null, null, null, null".to_owned(), |Head { project, lane, run_at, id }| {
+        format!("array['{project}'], array[{lane}], array['{run_at}'::timestamptz], array[{id}]")
+    });
     let sql = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/runs/claim.sql"));
     let _ = client.batch_execute("deallocate claim").await;
-    let types = "uuid, uuid[], text[], bool, text, text, jsonb, bigint[], text, jsonb, int, int, jsonb, bool";
+    let types = "uuid, uuid[], text[], bool, text, text, jsonb, bigint[], text, jsonb, int, int, jsonb, bool, text[], bigint[], timestamptz[],
+         bigint[]";
     client.batch_execute(&format!("prepare claim ({types}) as {sql}")).await.unwrap();
     client.batch_execute("set plan_cache_mode = force_generic_plan").await.unwrap();
     let window = orch::model::Window::default();
@@ -19,7 +29,7 @@ async fn pages(client: &Client, claimer: &Claimer, slots: usize) -> i64 {
         let runs: Vec<_> = (0..slots).map(|_| orch::model::RunId::new().to_string()).collect();
         let explain = format!(
             "explain (analyze, buffers, format json) execute claim('{}', '{{{}}}', '{{a}}', true, 'h', 'b', '{{}}', null, '',
-             '{{}}', {}, {}, '{{}}', false)",
+             '{{}}', {}, {}, '{{}}', false, {marks})",
             claimer.claimant.replica_id,
             runs.join(","),
             window.lanes,
