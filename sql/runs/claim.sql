@@ -68,12 +68,14 @@ heads as materialized (
          where j.claimable and j.project = m.project and j.lane = m.lane and (j.run_at, j.id) >= (m.run_at, m.id)
          order by j.run_at, j.id
          limit 1) h
-     where $8 is null and exists (select from me)
+     -- true of each: it has the server expect one row here and not ten, or it would plan every claim anew for its parameters
+     where $8 is null and m.id = any ($18) and exists (select from me)
     union all
     select j.project, j.lane, 0, 0, j.id, j.run_at, j.priority, j.agent, j.gate, j.limits, j.require
-      from orch.jobs j
-     -- said so that the index of claimable jobs is of no use for it, for the reason that claimed gives
-     where $8 is not null and j.id = any ($8) and j.claimable is not distinct from true and exists (select from me)
+      from unnest($8) w (id)
+      join orch.jobs j on j.id = w.id
+     -- likewise; and said so that the index of claimable jobs is of no use for it, for the reason that claimed gives
+     where w.id = any ($8) and j.claimable is not distinct from true and exists (select from me)
 ),
 demanding as materialized (
     select a.name, a.limits from orch.agents a where a.limits is not null and a.name = any ($3)

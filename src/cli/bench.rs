@@ -50,6 +50,8 @@ enum Name {
     Rot,
     /// Milliseconds of a claim with many projects, beside one
     Projects,
+    /// Megabytes a second that a run may write, and that get into the database
+    Logs,
     /// Statements a second of an idle replica
     Idle,
 }
@@ -64,6 +66,7 @@ impl From<Name> for What {
             Name::Depth => Self::Depth,
             Name::Rot => Self::Rot,
             Name::Projects => Self::Projects,
+            Name::Logs => Self::Logs,
             Name::Idle => Self::Idle,
         }
     }

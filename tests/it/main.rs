@@ -14,6 +14,7 @@ mod cli_run;
 mod cli_up;
 mod cli_wait;
 mod config;
+mod cost_of_a_job;
 mod dependencies;
 mod docs;
 mod embedded;

@@ -204,6 +204,25 @@ async fn a_claim_that_is_planned_while_the_queue_is_empty_walks_no_index_once_it
 }
 
 #[tokio::test]
+async fn a_session_plans_a_claim_a_few_times_and_then_never_again() {
+    let db = TestDb::new().await;
+    let client = db.client().await;
+    much(&client).await;
+    let me = "'00000000-0000-7000-8000-0000000000aa'";
+    let args = format!("({me}, array[gen_random_uuid()], '{{a}}', true, 'h', 'b', '{{}}', {EVERYWHERE})");
+    let statement = statements()["runs/claim"];
+    let types: Vec<_> = statement.params.iter().map(tokio_postgres::types::Type::name).collect();
+    client.batch_execute(&format!("prepare planned ({}) as {}", types.join(", "), statement.sql)).await.unwrap();
+    for _ in 0..8 {
+        client.batch_execute(&format!("explain execute planned {args}")).await.unwrap();
+    }
+    let plans = "select custom_plans, generic_plans from pg_prepared_statements where name = 'planned'";
+    let row = client.query_one(plans, &[]).await.unwrap();
+    let (custom, generic) = (row.get::<_, i64>(0), row.get::<_, i64>(1));
+    assert!(custom <= 5 && generic >= 3, "a claim is planned anew for its parameters: {custom}, {generic}");
+}
+
+#[tokio::test]
 async fn a_settle_is_planned_for_the_few_rows_that_it_decides() {
     let db = TestDb::new().await;
     let client = db.client().await;

@@ -10,6 +10,8 @@ use serde::Serialize;
 pub enum Unit {
     /// So many a second: more is better.
     PerSecond,
+    /// Mebibytes a second: more is better.
+    MegabytesPerSecond,
     /// Milliseconds: less is better.
     Milliseconds,
 }
@@ -55,6 +57,7 @@ pub fn markdown(figures: &[Figure]) -> String {
     for figure in figures {
         let show = |value: f64| match figure.unit {
             Unit::PerSecond => format!("{value:.0}/s"),
+            Unit::MegabytesPerSecond => format!("{value:.1} MiB/s"),
             Unit::Milliseconds => format!("{value:.2} ms"),
         };
         let (value, ceiling) = (show(figure.value), show(figure.ceiling));

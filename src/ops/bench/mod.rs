@@ -13,6 +13,7 @@ mod figure;
 mod hand;
 mod idle;
 mod latency;
+mod logs;
 mod raw;
 mod run;
 mod scratch;
@@ -40,13 +41,24 @@ pub enum What {
     Rot,
     /// What it costs with many projects.
     Projects,
+    /// What a run may write, and how fast that gets into the database.
+    Logs,
     /// What a replica without a job asks of the database.
     Idle,
 }
 
 /// All of it, in the order of the table.
-pub const EVERYTHING: &[What] =
-    &[What::Engine, What::Run, What::Latency, What::Enqueue, What::Depth, What::Rot, What::Projects, What::Idle];
+pub const EVERYTHING: &[What] = &[
+    What::Engine,
+    What::Run,
+    What::Latency,
+    What::Enqueue,
+    What::Depth,
+    What::Rot,
+    What::Projects,
+    What::Logs,
+    What::Idle,
+];
 
 /// How it is measured.
 #[derive(Debug, Clone)]
@@ -80,7 +92,7 @@ pub async fn measure(
             What::Depth => cost::depth(settings, database, options).await?,
             What::Rot => cost::rot(settings, database, options).await?,
             What::Projects => cost::projects(settings, database, options).await?,
-            What::Engine | What::Run | What::Latency | What::Enqueue | What::Idle => {
+            What::Engine | What::Run | What::Latency | What::Enqueue | What::Logs | What::Idle => {
                 let scratch = Scratch::create(database).await?;
                 let measured = in_one(settings, &scratch, *what, options).await;
                 scratch.drop().await;
@@ -98,6 +110,7 @@ async fn in_one(settings: &Settings, scratch: &Scratch, what: What, options: &Op
         What::Run => run::measure(settings, scratch, options).await,
         What::Latency => latency::measure(settings, scratch, options).await,
         What::Enqueue => enqueue::measure(settings, scratch, options).await,
+        What::Logs => logs::measure(settings, scratch, options).await,
         What::Idle => idle::measure(settings, scratch, options).await,
         What::Depth | What::Rot | What::Projects => Ok(Vec::new()),
     }

@@ -114,6 +114,12 @@ impl Replica {
         }
     }
 
+    /// Enqueues one job.
+    pub(super) async fn begin(&self, agent: &str) -> anyhow::Result<()> {
+        self.db.enqueue_for_bench(agent, 1).await.context("failed to enqueue")?;
+        Ok(())
+    }
+
     /// Waits until every job has ended.
     pub(super) async fn idle(&self) -> anyhow::Result<()> {
         let begun = Instant::now();
