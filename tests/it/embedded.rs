@@ -189,6 +189,8 @@ async fn a_killed_orch_up_leaves_it_running_and_the_next_one_stops_it_last() {
 
     let replica = orch.up().await;
     orch.run(["enqueue", "hello", "{\"name\": \"$(id)\"}", "--wait"]).await.ok();
+    // What is asked below is whether it is found, not whether it had arrived before the kill.
+    eventually("the output to arrive", async || orch.run(["logs", "1"]).await.status.success().then_some(())).await;
     let pid_file = orch.state_dir().join("postgres/data/postmaster.pid");
     let postmaster = || {
         let text = fs::read_to_string(&pid_file).unwrap_or_default();
