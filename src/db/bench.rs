@@ -4,8 +4,9 @@ use super::{Db, Error, Result, Statement, statement};
 
 const ENQUEUE: Statement = statement!("bench/enqueue", [TEXT, INT8]);
 const MEASURE: Statement = statement!("bench/measure", [INT8, INT8]);
+const STORED: Statement = statement!("bench/stored", []);
 
-pub(super) const STATEMENTS: &[&Statement] = &[&ENQUEUE, &MEASURE];
+pub(super) const STATEMENTS: &[&Statement] = &[&ENQUEUE, &MEASURE, &STORED];
 
 /// How far a pass of the bench has come.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +30,11 @@ impl Db {
     pub async fn measure_for_bench(&self, first: i64, last: i64) -> Result<Pass> {
         let row = self.query_opt(&MEASURE, &[&first, &last]).await?.ok_or_else(nothing)?;
         Ok(Pass { live: row.try_get("live")?, succeeded: row.try_get("succeeded")?, seconds: row.try_get("seconds")? })
+    }
+
+    /// Bytes of output that have arrived.
+    pub async fn stored_for_bench(&self) -> Result<i64> {
+        Ok(self.query_opt(&STORED, &[]).await?.ok_or_else(nothing)?.try_get("bytes")?)
     }
 }
 

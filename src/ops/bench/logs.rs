@@ -4,11 +4,10 @@
 use std::{
     io::Read as _,
     process::{Command, Stdio},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::{Context as _, ensure};
-use tokio::time::sleep;
 
 use super::{
     Options,
@@ -25,10 +24,6 @@ const KEPT: usize = 8 * MIB;
 const MIB: usize = 1024 * 1024;
 /// Of a plain INSERT.
 const CHUNK: usize = 64 * 1024;
-/// Between two looks at what has arrived.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// Output that has not arrived by then will not.
-const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Megabytes a second.
 pub(super) async fn measure(settings: &Settings, scratch: &Scratch, options: &Options) -> anyhow::Result<Vec<Figure>> {
@@ -50,7 +45,9 @@ pub(super) async fn measure(settings: &Settings, scratch: &Scratch, options: &Op
         let inserted = insert(scratch).await?;
         let replica =
             Replica::start(settings.clone(), scratch, 1, Work::Command(&kept.each_ref().map(String::as_str))).await?;
-        let arrived = arrive(scratch, &replica).await?;
+        let took = replica.arrival(AGENT, KEPT as i64).await?;
+        let arrived = KEPT as f64 / MIB as f64 / took.as_secs_f64();
+        replica.idle().await?;
         replica.stop().await?;
         if round > 0 {
             written.push((through, bare));
@@ -85,22 +82,6 @@ fn into_a_pipe(words: &[String]) -> anyhow::Result<f64> {
     }
     ensure!(child.wait()?.success() && bytes == MUCH, "{program} wrote {bytes} bytes");
     Ok(MUCH as f64 / MIB as f64 / begun.elapsed().as_secs_f64())
-}
-
-/// From the claim of a run to the arrival of the last it wrote.
-async fn arrive(scratch: &Scratch, replica: &Replica) -> anyhow::Result<f64> {
-    let (client, _) = scratch.server.connect().await?;
-    client.batch_execute("truncate orch.run_logs").await?;
-    let arrived = "select coalesce(sum(octet_length(bytes)), 0)::bigint from orch.run_logs";
-    let begun = Instant::now();
-    replica.begin(AGENT).await?;
-    while client.query_one(arrived, &[]).await?.try_get::<_, i64>(0)? < KEPT as i64 {
-        ensure!(begun.elapsed() < PATIENCE, "the output of a run did not arrive; see the log");
-        sleep(LOOK_AGAIN).await;
-    }
-    let took = begun.elapsed();
-    replica.idle().await?;
-    Ok(KEPT as f64 / MIB as f64 / took.as_secs_f64())
 }
 
 async fn insert(scratch: &Scratch) -> anyhow::Result<f64> {

@@ -114,10 +114,16 @@ impl Replica {
         }
     }
 
-    /// Enqueues one job.
-    pub(super) async fn begin(&self, agent: &str) -> anyhow::Result<()> {
+    /// Enqueues one job and says how long it took until so many bytes of its output had arrived in the database.
+    pub(super) async fn arrival(&self, agent: &str, bytes: i64) -> anyhow::Result<Duration> {
+        let before = self.db.stored_for_bench().await?;
+        let begun = Instant::now();
         self.db.enqueue_for_bench(agent, 1).await.context("failed to enqueue")?;
-        Ok(())
+        while self.db.stored_for_bench().await? < before + bytes {
+            anyhow::ensure!(begun.elapsed() < PATIENCE, "the output of a run did not arrive; see the log");
+            tokio::time::sleep(LOOK_SOON).await;
+        }
+        Ok(begun.elapsed())
     }
 
     /// Waits until every job has ended.
