@@ -11,7 +11,7 @@
 -- $6 text     boot_id
 -- $7 jsonb    the claimant's part of the rules: max_lost, max_transient, max_interrupted, lease (seconds)
 -- $8 bigint[] only these jobs, or null: how a batch that failed is repeated one by one
--- $9 text     the window begins behind this project; '' for the first
+-- $9 text     the window begins behind this project, or, where $10 has it, behind that lane of it; '' for the first
 -- $10 jsonb   projects whose lanes were not seen to the end, to the lane behind which to go on
 -- $11 integer how many lanes to look at
 -- $12 integer how many of one project
@@ -39,7 +39,8 @@ with recursive me as materialized (
 ring as (
     (select j.project, j.lane, 1 as place, 1 as turn, j.id, j.run_at, j.priority, j.agent, j.gate, j.limits, j.require
        from orch.jobs j
-      where j.claimable and j.project > $9 and $8 is null and $15 is null and exists (select from me)
+      where j.claimable and (j.project, j.lane) > ($9, coalesce(($10 ->> $9)::bigint, 9223372036854775807))
+        and $8 is null and $15 is null and exists (select from me)
       order by j.project, j.lane, j.run_at, j.id
       limit 1)
     union all

@@ -37,8 +37,8 @@ async fn whichever_of_thousands_of_lanes_may_run_one_round_finds_it_from_whereve
     let (test, client, mut claimer) = stage().await;
     client.batch_execute("select orch.set_limit('shut'), orch.close_limit('shut')").await.unwrap();
     fill(&client, &PROJECTS, ", limits", ", '{shut}'::text[]").await;
-    // Windows of 2048 lanes, the first of 128; a project of many is cut several times, and followed from its first lane.
-    let most = 8 + 8 * PROJECTS.iter().sum::<usize>() / 2048;
+    // One window of 128 lanes, then a walk in windows of 2048.
+    let most = 2 + PROJECTS.iter().sum::<usize>() / 2000;
     for time in 0..12 {
         // Somewhere in the middle of a round, which then finds it, or the one after it does.
         for _ in 0..rand::random::<u8>() % 5 {
@@ -122,5 +122,29 @@ async fn beside_projects_with_more_lanes_than_a_window_the_job_of_a_small_one_so
             assert!(claims <= 8, "time {time}");
         }
         client.batch_execute("delete from orch.jobs where project = 'p003' and status = 'queued'").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn shares_follow_the_weights_among_projects_with_more_lanes_than_a_window() {
+    const TURNS: usize = 150;
+    let (test, client, mut claimer) = stage().await;
+    client.batch_execute("select orch.set_project('p002', weight => 3)").await.unwrap();
+    fill(&client, &[300, 300, 300], "", "").await;
+    let mut shares = [0_usize; 3];
+    // The first turns fill what is remembered.
+    for time in 0..TURNS + 10 {
+        let ran = turn(&test, &client, &mut claimer).await;
+        let of = "select right(project, 1)::integer - 1, count(*) from orch.jobs where id = any ($1) group by 1";
+        for row in client.query(of, &[&ran]).await.unwrap() {
+            if time >= 10 {
+                shares[row.get::<_, i32>(0) as usize] += row.get::<_, i64>(1) as usize;
+            }
+        }
+    }
+    let all: usize = shares.iter().sum();
+    for (share, weight) in shares.iter().zip([1, 3, 1]) {
+        let due = all * weight / 5;
+        assert!(share.abs_diff(due) * 10 <= due, "{shares:?} of {all}, where the weights are 1:3:1");
     }
 }
