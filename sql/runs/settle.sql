@@ -48,6 +48,8 @@ with facts as (
            as f (job_id, run_id, replica_id, closed_by, outcome, exit_code, signal, error, result, retry_at, jitter, pid,
                  pid_started, containment, user_cpu, system_cpu, peak_memory, log_kept, log_dropped, killed, lasted,
                  retry_in, close_name, close_at, close_in, close_reason)
+     -- all of them: it has the server expect one row here and not ten, or it would plan every settle anew
+     limit cardinality($1)
 ),
 -- As the snapshot shows it. What follows decides again, under locks.
 known as materialized (

@@ -10,7 +10,10 @@
 -- guard: run_id and replica_id
 -- index: the primary keys
 with facts as (
-    select * from unnest($2, $3, $4, $5, $6) as f (job_id, run_id, pid, pid_started, containment)
+    select *
+      from unnest($2, $3, $4, $5, $6) as f (job_id, run_id, pid, pid_started, containment)
+     -- all of them: it has the server expect one row here and not ten, or it would plan every stamp anew
+     limit cardinality($2)
 ),
 locked as materialized (
     select j.id, f.run_id, f.pid, f.pid_started, f.containment

@@ -28,6 +28,10 @@ const BATCH: usize = 100;
 /// The first pause after a claim that found what it wanted in the hands of another one; it doubles while that goes on.
 const SOON: Duration = Duration::from_millis(10);
 
+/// After a claim that left slots free: what it began is on its way by then, and need not share the machine with a look for
+/// more. A hint ends it.
+const BEGUN: Duration = Duration::from_millis(5);
+
 /// A pause after a round in vain is so many times as long as all its windows but the last: with a hundred thousand lanes,
 /// looking for nothing is never most of what the server does.
 const REST: u32 = 9;
@@ -76,6 +80,10 @@ pub(super) async fn run(boot: Arc<Boot>) -> &'static str {
                 looks.found();
                 continue;
             }
+            Ok(Ticked::Some) => {
+                looks.found();
+                BEGUN.min(poll)
+            }
             Ok(Ticked::Outdone(times)) => jittered(SOON.saturating_mul(1 << times.min(10)).min(poll)),
             Ok(Ticked::Nothing) => looks.found_nothing().max(rest),
             Ok(Ticked::NotNow) => boot.spawn_trouble.left().unwrap_or_else(|| jittered(poll)),
@@ -107,8 +115,10 @@ async fn hinted(boot: &Boot, looks: &mut Looks) {
 /// What a tick came to.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Ticked {
-    /// Something was claimed: look again as soon as a slot is free.
+    /// As many were claimed as there were free slots: look again as soon as one is free.
     More,
+    /// Some were, and slots are left: look again, but first let those begin.
+    Some,
     /// There are lanes that were not looked at yet: go on with them.
     Unseen,
     /// What there was had just been locked by another claim, so many times in a row: look again soon.
@@ -157,7 +167,7 @@ impl Memory {
         // Fewer than wanted is not the end of the queue: what one limit or gate lets through now is not all that waits.
         if !taken.is_empty() {
             (self.contended, self.outdone) = (false, 0);
-            Ticked::More
+            if claim.jobs.len() == wanted { Ticked::More } else { Ticked::Some }
         } else if unseen {
             Ticked::Unseen
         } else if std::mem::take(&mut self.contended) {

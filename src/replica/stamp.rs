@@ -18,6 +18,8 @@ pub(super) type Stamp = (JobId, RunId, Process);
 
 /// The most runs of one statement.
 const BATCH: usize = 200;
+/// Between two statements: a short run that is over by then carries its pid into its settle, and costs no stamp.
+const REST: Duration = Duration::from_millis(50);
 /// Before a row that another transaction held is tried again.
 const LOCKED_PAUSE: Duration = Duration::from_secs(1);
 
@@ -56,6 +58,7 @@ pub(super) async fn run(boot: Arc<Boot>, mut stamps: mpsc::UnboundedReceiver<Sta
                     outage.worked();
                     batch.retain(|(_, run_id, _)| !stamped.contains(run_id));
                     again(&boot, std::mem::take(&mut batch));
+                    sleep(REST).await;
                 }
                 // One bad row stops nobody: it goes without a pid, which its settle brings.
                 Err(error) if error.is_about_data() => {

@@ -204,22 +204,36 @@ async fn a_claim_that_is_planned_while_the_queue_is_empty_walks_no_index_once_it
 }
 
 #[tokio::test]
-async fn a_session_plans_a_claim_a_few_times_and_then_never_again() {
+async fn a_session_plans_what_a_job_costs_a_few_times_and_then_never_again() {
     let db = TestDb::new().await;
     let client = db.client().await;
     much(&client).await;
     let me = "'00000000-0000-7000-8000-0000000000aa'";
-    let args = format!("({me}, array[gen_random_uuid()], '{{a}}', true, 'h', 'b', '{{}}', {EVERYWHERE})");
-    let statement = statements()["runs/claim"];
-    let types: Vec<_> = statement.params.iter().map(tokio_postgres::types::Type::name).collect();
-    client.batch_execute(&format!("prepare planned ({}) as {}", types.join(", "), statement.sql)).await.unwrap();
-    for _ in 0..8 {
-        client.batch_execute(&format!("explain execute planned {args}")).await.unwrap();
+    let settled = &statements()["runs/settle"].params[3..];
+    let nothing: String =
+        settled.iter().map(|ty| format!(", array_fill(null::text, '{{3}}')::{}", ty.name())).collect();
+    let (jobs, runs) =
+        ("array_fill(1::bigint, '{3}')", "array_fill('00000000-0000-7000-8000-000000000001'::uuid, '{3}')");
+    for (name, args) in [
+        ("runs/claim", format!("({me}, array[gen_random_uuid()], '{{a}}', true, 'h', 'b', '{{}}', {EVERYWHERE})")),
+        ("runs/settle", format!("({jobs}, {runs}, {runs}{nothing})")),
+        (
+            "runs/stamp",
+            format!("({me}, {jobs}, {runs}, array_fill(1, '{{3}}'), {jobs}, array_fill('sweep'::text, '{{3}}'))"),
+        ),
+    ] {
+        let statement = statements()[name];
+        let types: Vec<_> = statement.params.iter().map(tokio_postgres::types::Type::name).collect();
+        client.batch_execute(&format!("prepare planned ({}) as {}", types.join(", "), statement.sql)).await.unwrap();
+        for _ in 0..8 {
+            client.batch_execute(&format!("explain execute planned {args}")).await.unwrap();
+        }
+        let plans = "select custom_plans, generic_plans from pg_prepared_statements where name = 'planned'";
+        let row = client.query_one(plans, &[]).await.unwrap();
+        let (custom, generic) = (row.get::<_, i64>(0), row.get::<_, i64>(1));
+        assert!(custom <= 5 && generic >= 3, "{name} is planned anew for its parameters: {custom}, {generic}");
+        client.batch_execute("deallocate planned").await.unwrap();
     }
-    let plans = "select custom_plans, generic_plans from pg_prepared_statements where name = 'planned'";
-    let row = client.query_one(plans, &[]).await.unwrap();
-    let (custom, generic) = (row.get::<_, i64>(0), row.get::<_, i64>(1));
-    assert!(custom <= 5 && generic >= 3, "a claim is planned anew for its parameters: {custom}, {generic}");
 }
 
 #[tokio::test]
