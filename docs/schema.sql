@@ -849,6 +849,10 @@ function orch.close_until(name text, until timestamp with time zone, reason text
 function orch.count_guard_repairs()
     returns trigger;
 
+-- The numbers that a field of a cron expression names; null where it is not made of numbers.
+function orch.cron_numbers(field text, low integer, high integer)
+    returns integer[];
+
 -- Sets what follows from a job's status, where a statement did not.
 function orch.derive_helpers()
     returns trigger;

@@ -52,10 +52,15 @@ declare
     fields text[] := regexp_split_to_array(btrim(cron, E' \t\n'), '\s+');
     names constant text[] := array['second', 'minute', 'hour', 'day of month', 'month', 'day of week', 'year'];
     number constant text := '^[0-9*/,-]+$';
+    lowest constant integer[] := array[0, 0, 0, 1, 1, 0];
+    highest constant integer[] := array[59, 59, 23, 31, 12, 7];
+    longest constant integer[] := array[31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
     shapes constant text[] := array[number, number, number, '^[0-9*/,?LW-]+$',
         '^([0-9*/,-]|JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC)+$',
         '^\+?([0-9*/,?#L-]|SUN|MON|TUE|WED|THU|FRI|SAT)+$', number];
     place integer;
+    days integer[];
+    months integer[];
 begin
     if name is null or name !~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$' then
         return 'it is no well-formed name: one has 1 to 100 letters, digits, ".", "_" and "-", and begins with a letter or digit';
@@ -79,7 +84,7 @@ begin
         return 'cron must have at most 200 bytes';
     end if;
 
-    -- The shape alone: whether each field makes sense is said by the replica that reads it, in error.
+    -- What is written in numbers. Whether a field with words makes sense is said by the replica that reads it, in error.
     if cron is not null and btrim(cron) not ilike '@%' then
         if cardinality(fields) not between 5 and 7 or fields[1] = '' then
             return format('cron %s has %s fields: there are 5 (minute, hour, day of month, month, day of week), 6 with the '
@@ -90,8 +95,24 @@ begin
             place := n + case when cardinality(fields) = 5 then 1 else 0 end;
             if fields[n] !~* shapes[place] then
                 return format('cron %s: %s %s is not one', to_jsonb(cron), names[place], to_jsonb(fields[n]));
+            elsif place <= 6 and fields[n] ~ number
+                  and orch.cron_numbers(fields[n], lowest[place], highest[place]) is null then
+                return format('cron %s: %s %s is not one: it says %s to %s', to_jsonb(cron), names[place],
+                              to_jsonb(fields[n]), lowest[place], highest[place]);
             end if;
         end loop;
+        place := case when cardinality(fields) = 5 then 3 else 4 end;
+        if fields[place + 2] in ('*', '?') then
+            days := orch.cron_numbers(fields[place], 1, 31);
+            for n in 1..12 loop
+                fields[place + 1] := replace(upper(fields[place + 1]), to_char(make_date(2000, n, 1), 'MON'), n::text);
+            end loop;
+            months := orch.cron_numbers(fields[place + 1], 1, 12);
+            if days is not null and months is not null
+               and not exists (select from unnest(days) d, unnest(months) m where d <= longest[m]) then
+                return format('cron %s: it never ticks: there is no such day', to_jsonb(cron));
+            end if;
+        end if;
     end if;
 
     -- Asked only about what could be one: everything else Postgres takes for a rule of its own, such as "X+3".
@@ -116,3 +137,31 @@ exception when invalid_parameter_value then
 end
 $$;
 comment on function orch.fault_of_rhythm is 'Says in words why something is no schedule, as far as the database can; null where it may be one.';
+
+-- The numbers that a field of a cron expression names, ascending; null where it is none of numbers, or one of them is not
+-- between the two.
+create or replace function orch.cron_numbers(field text, low integer, high integer) returns integer[]
+language plpgsql immutable
+set search_path = pg_catalog, orch
+as $$
+declare
+    item text;
+    part text[];
+    first integer;
+    last integer;
+    numbers integer[] := '{}';
+begin
+    foreach item in array string_to_array(field, ',') loop
+        part := regexp_match(item, '^(?:(\*)|(\d{1,4})(?:-(\d{1,4}))?)(?:/(\d{1,4}))?$');
+        first := case when part[1] is null then part[2]::integer else low end;
+        last := case when part[1] is not null or (part[3] is null and part[4] is not null) then high
+                     else coalesce(part[3], part[2])::integer end;
+        if part is null or first < low or last > high or first > last or part[4]::integer = 0 then
+            return null;
+        end if;
+        numbers := numbers || array(select generate_series(first, last, coalesce(part[4]::integer, 1)));
+    end loop;
+    return array(select distinct n from unnest(numbers) n order by n);
+end
+$$;
+comment on function orch.cron_numbers is 'The numbers that a field of a cron expression names; null where it is not made of numbers.';

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+use orch::model::schedule::Rhythm;
 use serde_json::json;
 
 use super::{due_for, of_s, tick, with_schedule};
@@ -20,6 +22,14 @@ async fn sql_refuses_what_is_no_schedule_in_words() {
         ("cron", "'* * * * FOO'", "day of week \"FOO\" is not one"),
         ("cron", "'* MON * * *'", "hour \"MON\" is not one"),
         ("cron", "'x 0 9 * * *'", "second \"x\" is not one"),
+        ("cron", "'61 * * * *'", "minute \"61\" is not one: it says 0 to 59"),
+        ("cron", "'5-3 * * * *'", "minute \"5-3\" is not one"),
+        ("cron", "'*/0 * * * *'", "minute \"*/0\" is not one"),
+        ("cron", "'0 0,24 * * *'", "hour \"0,24\" is not one"),
+        ("cron", "'0 0 0 0 * *'", "day of month \"0\" is not one"),
+        ("cron", "'0 0 30 2 *'", "it never ticks: there is no such day"),
+        ("cron", "'0 0 30,31 feb *'", "it never ticks: there is no such day"),
+        ("cron", "'0 0 0 31 4,6-6,9,11 ?'", "it never ticks: there is no such day"),
         ("cron, every", "'* * * * *', '1 min'", "either by cron or by every"),
         ("paused", "true", "either by cron or by every"),
         ("every", "'0'", "too short"),
@@ -63,7 +73,7 @@ async fn one_that_cannot_be_read_stops_no_other_is_told_everywhere_and_ticks_onc
     client
         .batch_execute(
             "insert into orch.schedules (name, agent, cron, time_zone)
-             values ('never', 'a', '0 0 30 2 *', 'UTC'), ('odd', 'a', '5-3 * * * *', 'UTC'),
+             values ('never', 'a', '0 0 0 1 1 * 1999', 'UTC'), ('odd', 'a', '0 0 99W * *', 'UTC'),
                     ('nowhere', 'a', '0 0 * * *', 'EST5')",
         )
         .await
@@ -74,7 +84,7 @@ async fn one_that_cannot_be_read_stops_no_other_is_told_everywhere_and_ticks_onc
         .unwrap();
     let orch = Orch::on(&test);
     for (name, words) in
-        [("never", "never"), ("odd", "never: cron \"5-3 * * * *\": minute"), ("nowhere", "never: there is no")]
+        [("never", "never"), ("odd", "never: cron \"0 0 99W * *\": day of month"), ("nowhere", "never: there is no")]
     {
         let shown = orch.run(["schedule", "show", name]).await.ok().stdout;
         assert!(shown.contains(&format!("next          {words}")), "before any replica has looked: {shown}");
@@ -85,7 +95,7 @@ async fn one_that_cannot_be_read_stops_no_other_is_told_everywhere_and_ticks_onc
     let list = orch.run(["schedule", "list"]).await.ok().stdout;
     let doctor = orch.run(["doctor"]).await;
     assert_eq!(doctor.status.code(), Some(1));
-    for word in ["it never ticks", "minute \"5-3\"", "there is no time zone \"EST5\""] {
+    for word in ["it never ticks", "day of month \"99W\"", "there is no time zone \"EST5\""] {
         assert!(list.contains(word), "{word}\n{list}");
         assert!(doctor.stdout.contains(word), "{word}\n{}", doctor.stdout);
     }
@@ -281,4 +291,51 @@ async fn a_replica_runs_the_jobs_of_a_schedule_and_http_tells_of_it() {
         assert_eq!(answer.status, 404, "{}", answer.body);
         assert!(answer.body.contains("there is no schedule"), "{}", answer.body);
     }
+}
+
+/// An item of a field, mostly of numbers that it may say.
+fn item(low: u32, high: u32) -> String {
+    let number = || rand::random_range(low.saturating_sub(1)..=high + 1).to_string();
+    let item = match rand::random_range(0..6) {
+        0 | 1 => "*".to_owned(),
+        2 => format!("{}-{}", number(), number()),
+        _ => number(),
+    };
+    let step = if rand::random_ratio(1, 4) { format!("/{}", rand::random_range(0..9)) } else { String::new() };
+    item + &step
+}
+
+#[tokio::test]
+async fn the_database_takes_every_expression_that_a_replica_can_read_and_that_ticks() {
+    let test = TestDb::new().await;
+    let client = test.client().await;
+    let sql = "select orch.fault_of_rhythm('s', $1, null, 'UTC', 'one', 100, '1 h', 'skip')";
+    let (mut taken, mut never) = (0, 0);
+    for _ in 0..3000 {
+        let mut fields: Vec<String> = [(0, 59), (0, 59), (0, 23), (1, 31), (1, 12), (0, 7)]
+            .into_iter()
+            .map(|(low, high)| {
+                let items = rand::random_range(1..=2);
+                (0..items).map(|_| item(low, high)).collect::<Vec<_>>().join(",")
+            })
+            .collect();
+        // Days that there are not, often enough.
+        if rand::random_ratio(1, 4) {
+            fields[3] = ["30", "31", "30,31", "29-31/2"][rand::random_range(0..4)].to_owned();
+            fields[4] = ["2", "FEB", "4", "2,4", "jun,9"][rand::random_range(0..5)].to_owned();
+            fields[5] = ["*", "?", "1"][rand::random_range(0..3)].to_owned();
+        }
+        let cron = fields[usize::from(rand::random::<bool>())..].join(" ");
+        let fault: Option<String> = client.query_one(sql, &[&cron]).await.unwrap().get(0);
+        let ticks = Rhythm::cron(&cron, "UTC").ok().and_then(|rhythm| rhythm.next_after(Timestamp::now()));
+        match (ticks, fault) {
+            (Some(_), fault) => {
+                assert_eq!(fault, None, "{cron}");
+                taken += 1;
+            }
+            (None, Some(fault)) => never += i32::from(fault.contains("it never ticks")),
+            (None, None) => {}
+        }
+    }
+    assert!(taken > 100 && never > 10, "{taken} ticked, and {never} never would");
 }
