@@ -137,11 +137,14 @@ candidates as (
     select b.n, b.project, b.priority, b.gate, b.charged, b.weight, b.names, b.rooms, c.id, c.run_at
       from bounded b
      cross join lateral (
-        select j.id, j.run_at
-          from orch.jobs j
-         where j.claimable and j.project = b.project and j.lane = b.lane
-           and (j.run_at, j.id) >= (b.run_at, b.id) and j.run_at <= now()
-         order by j.run_at, j.id
+        select w.id, w.run_at
+          from (select j.id, j.run_at
+                  from orch.jobs j
+                 where j.claimable and j.project = b.project and j.lane = b.lane
+                   and (j.run_at, j.id) >= (b.run_at, b.id) and j.run_at <= now()
+                 order by j.run_at, j.id
+                 -- known to the server when it plans: or it would expect a tenth of the queue here, and plan every claim anew
+                 limit 4096) w
          limit least(b.most, 4096 / b.finalists)) c
      where b.finalists > 1
 ),
@@ -188,13 +191,16 @@ locked as materialized (
       from quotas q
       join bounded b on b.n = q.n
      cross join lateral (
-        select j.id, j.run_at, j.agent, j.gate, j.limits, j.require
-          from orch.jobs j
-         where j.claimable and j.project = b.project and j.lane = b.lane
-           and (j.run_at, j.id) >= (b.run_at, b.id) and j.run_at <= now()
-         order by j.run_at, j.id
-         limit q.quota
-           for update skip locked) t
+        select w.*
+          from (select j.id, j.run_at, j.agent, j.gate, j.limits, j.require
+                  from orch.jobs j
+                 where j.claimable and j.project = b.project and j.lane = b.lane
+                   and (j.run_at, j.id) >= (b.run_at, b.id) and j.run_at <= now()
+                 order by j.run_at, j.id
+                 -- likewise; rows are locked as they are asked for, so no more than the quota are
+                 limit 4096
+                   for update skip locked) w
+         limit q.quota) t
      where (not $4 or b.gate is null or b.gate in (select g.gate from gates g))
        and (t.agent, t.gate, t.limits, t.require) is not distinct from (b.agent, b.gate, b.limits, b.require)
        and ($8 is null or t.id = any ($8))

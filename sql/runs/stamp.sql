@@ -33,6 +33,7 @@ noted as (
     update orch.agent_runs r
        set pid = l.pid, pid_started = l.pid_started, containment = l.containment, spawned_at = coalesce(r.spawned_at, clock_timestamp())
       from locked l
-     where r.run_id = l.run_id and r.replica_id = $1 and r.ended_at is null
+     -- is open, said so that an index of open runs is of no use for it: each is looked up by its key, however many are open
+     where r.run_id = l.run_id and r.replica_id = $1 and coalesce(r.ended_at, 'infinity') = 'infinity'
 )
 select run_id from stamped

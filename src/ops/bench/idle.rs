@@ -14,16 +14,15 @@ use crate::config::Settings;
 
 /// How long a round is: several turns of every loop.
 const LASTS: Duration = Duration::from_secs(15);
-/// A session reports what it did once it has been quiet for this long.
-const REPORTED_AFTER: Duration = Duration::from_secs(2);
+/// By then the start is over, and each session of the pool has prepared every statement that it will send.
+const WARM_AFTER: Duration = Duration::from_mins(1);
 /// What the plan for a hundred machines goes by.
 const TARGET: f64 = 2.0;
 
 /// Statements a second: every one is a transaction of its own.
 pub(super) async fn measure(settings: &Settings, scratch: &Scratch, options: &Options) -> anyhow::Result<Vec<Figure>> {
     let replica = Replica::start(settings.clone(), scratch, 8, Work::Nothing).await?;
-    // The start, and the looks after it.
-    sleep(REPORTED_AFTER * 2).await;
+    sleep(WARM_AFTER).await;
     let mut rounds = Vec::new();
     for _ in 0..options.rounds {
         let before = scratch.transactions().await?;
