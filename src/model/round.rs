@@ -137,15 +137,14 @@ impl Round {
             let many = before.is_some_and(|cut| cut.many) || seen.last_project.as_ref() != Some(project);
             self.ahead.insert(project.clone(), Cut { lane: *lane, many });
         }
-        match &seen.last_project {
-            Some(last) => self.behind.clone_from(last),
-            None => {
-                // What was cut before and is not cut now was seen to its end, and begins anew; it has as many lanes again.
-                self.large = self.ahead.len() + self.cuts.len();
-                self.cuts = std::mem::take(&mut self.ahead);
-                self.behind.clear();
-            }
+        if let Some(last) = &seen.last_project {
+            self.behind.clone_from(last);
+            return;
         }
+        // What was cut before and is not cut now was seen to its end, and begins anew; it has as many lanes again.
+        self.large = self.ahead.len() + self.cuts.len();
+        self.cuts = std::mem::take(&mut self.ahead);
+        self.behind.clear();
     }
 }
 

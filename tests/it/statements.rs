@@ -216,8 +216,7 @@ async fn a_session_plans_what_a_job_costs_a_few_times_and_then_never_again() {
         .unwrap();
     let me = "'00000000-0000-7000-8000-0000000000aa'";
     let settled = &statements()["runs/settle"].params[3..];
-    let nothing: String =
-        settled.iter().map(|ty| format!(", array_fill(null::text, '{{3}}')::{}", ty.name())).collect();
+    let nothing: Vec<_> = settled.iter().map(|ty| format!("array_fill(null::text, '{{3}}')::{}", ty.name())).collect();
     let (jobs, runs) =
         ("array_fill(1::bigint, '{3}')", "array_fill('00000000-0000-7000-8000-000000000001'::uuid, '{3}')");
     for (name, args) in [
@@ -225,7 +224,7 @@ async fn a_session_plans_what_a_job_costs_a_few_times_and_then_never_again() {
             "runs/claim",
             format!("({me}, array_fill(gen_random_uuid(), '{{8}}'), '{{a}}', true, 'h', 'b', '{{}}', {EVERYWHERE})"),
         ),
-        ("runs/settle", format!("({jobs}, {runs}, {runs}{nothing})")),
+        ("runs/settle", format!("({jobs}, {runs}, {runs}, {})", nothing.join(", "))),
         (
             "runs/stamp",
             format!("({me}, {jobs}, {runs}, array_fill(1, '{{3}}'), {jobs}, array_fill('sweep'::text, '{{3}}'))"),
