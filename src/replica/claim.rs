@@ -29,7 +29,7 @@ const BATCH: usize = 100;
 const SOON: Duration = Duration::from_millis(10);
 
 /// After a claim that left slots free: what it began is on its way by then, and need not share the machine with a look for
-/// more. A hint ends it.
+/// more. Whoever enqueues meanwhile is found by that look.
 const BEGUN: Duration = Duration::from_millis(5);
 
 /// A pause after a round in vain is so many times as long as all its windows but the last: with a hundred thousand lanes,
