@@ -62,9 +62,10 @@ fn every_link_between_pages_leads_somewhere() {
     }
 }
 
-/// A page that promises a row which is not there, or runs elsewhere than it says, promises too much.
+/// A page that promises a row which is not there, or runs elsewhere than it says, promises too much; one that leaves a row
+/// out hides what is tried.
 #[test]
-fn every_row_on_the_page_about_reliability_is_one_of_the_fault_suite() {
+fn the_rows_on_the_page_about_reliability_are_those_of_the_fault_suite() {
     let mut rows: BTreeMap<u32, BTreeSet<&str>> = BTreeMap::new();
     for line in include_str!("../faults/table.rs").lines() {
         let words: Vec<&str> = line.split([',', ' ']).filter(|word| !word.is_empty()).collect();
@@ -78,13 +79,14 @@ fn every_row_on_the_page_about_reliability_is_one_of_the_fault_suite() {
     let page = std::fs::read_to_string(root().join("docs/reliability.md")).unwrap();
     let (_, listed) = page.split_once("| row |").expect("a table of the rows");
     let (listed, _) = listed.split_once("\n\n").expect("it ends");
-    let mut seen = 0;
+    let mut seen = BTreeSet::new();
     for line in listed.lines().skip(2) {
         let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
         let number: u32 = cells[0].parse().expect("the number of a row");
         let kinds: BTreeSet<&str> = cells[3].split(", ").collect();
         assert_eq!(rows.get(&number), Some(&kinds), "row {number}");
-        seen += 1;
+        seen.insert(number);
     }
-    assert!(seen > 40, "the table of rows was not read");
+    let left_out: Vec<_> = rows.keys().filter(|number| !seen.contains(number)).collect();
+    assert!(left_out.is_empty(), "rows {left_out:?} are not on the page");
 }
