@@ -60,7 +60,8 @@ async fn each_reason_is_told_with_what_would_let_the_job_run() {
     let second = enqueue(&orch, &["a", "--gate", "h"]).await;
 
     says(&why(&orch, held).await, "held", &["held, for"], &format!("orch release {held}"));
-    says(&why(&orch, later).await, "not_due", &["not due for another 9h5"], "--run-at 0s");
+    // Of the ten hours, "10h" are left or "9h59m", by the half second.
+    says(&why(&orch, later).await, "not_due", &["it is not due for another ", "h", ", until 20"], "--run-at 0s");
     let told = why(&orch, paused).await;
     says(&told, "paused", &["project north is paused until 20", "deploy\\u0007"], "orch resume --project north");
     assert_eq!(told["detail"]["limit"]["reason"], "deploy\u{7}");
