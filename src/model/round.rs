@@ -5,10 +5,14 @@
 
 use std::collections::HashMap;
 
-/// Lanes that a claim looks at while jobs are found.
+/// Lanes that a claim for many slots looks at while jobs are found,
 const LANES: i32 = 128;
-/// How many more a claim looks at that follows one which found nothing: then looking is all that a claim costs.
-const WIDER: i32 = 16;
+/// one for few,
+const LEAST: i32 = 32;
+/// and between these for each slot: shares are fair among the lanes in sight, and each of them costs.
+const A_SLOT: usize = 8;
+/// Lanes that a claim looks at which follows one in vain: then looking is all that a claim costs.
+const WIDE: i32 = 2048;
 /// A claim that finds jobs looks at so many lanes of one project at the least, however many projects have more.
 const FEWEST: i32 = 4;
 
@@ -27,7 +31,7 @@ pub struct Window {
 
 impl Default for Window {
     fn default() -> Self {
-        Round::default().window()
+        Round::default().window(usize::MAX)
     }
 }
 
@@ -55,6 +59,8 @@ struct Cut {
 #[derive(Debug, Clone, Default)]
 pub struct Round {
     behind: String,
+    /// The window before ended in the middle of that project: behind this lane of it, and not behind all of them.
+    lane: Option<i64>,
     /// Where to go on in this pass over the projects,
     cuts: HashMap<String, Cut>,
     /// and in the next.
@@ -80,25 +86,28 @@ struct Walk {
 }
 
 impl Round {
-    /// What to look at next.
+    /// What to look at next, for so many slots.
     ///
     /// Shares are fair among the projects of a window. So, while jobs are found, those that could fill it by themselves
     /// share it.
     #[must_use]
-    pub fn window(&self) -> Window {
+    pub fn window(&self, slots: usize) -> Window {
+        let few = i32::try_from(slots.saturating_mul(A_SLOT)).unwrap_or(LANES).clamp(LEAST, LANES);
         if let Some(Walk { behind, lane, narrow }) = &self.walk {
-            let lanes = if *narrow { LANES } else { LANES * WIDER };
+            let lanes = if *narrow { few } else { WIDE };
             let cuts = lane.map(|lane| (behind.clone(), lane)).into_iter().collect();
             return Window { behind: behind.clone(), cuts, lanes, of_one_project: lanes };
         }
         // The project behind which the window begins may have been cut in an earlier pass, and was seen to its end now.
-        let cuts = self.cuts.iter().filter(|(project, _)| !self.from_the_top && **project != self.behind);
-        let large = self.large.max(self.ahead.len()).clamp(1, LANES as usize);
+        let cuts = self.cuts.iter().filter(|(project, _)| **project != self.behind);
+        let cuts = cuts.map(|(project, cut)| (project.clone(), cut.lane));
+        let middle = self.lane.map(|lane| (self.behind.clone(), lane));
+        let large = self.large.max(self.ahead.len()).clamp(1, few as usize);
         Window {
             behind: self.behind.clone(),
-            cuts: cuts.map(|(project, cut)| (project.clone(), cut.lane)).collect(),
-            lanes: LANES,
-            of_one_project: (LANES / 4 * 3 / large as i32).max(FEWEST),
+            cuts: if self.from_the_top { HashMap::new() } else { cuts.chain(middle).collect() },
+            lanes: few,
+            of_one_project: (few / 4 * 3 / large as i32).max(FEWEST),
         }
     }
 
@@ -132,6 +141,9 @@ impl Round {
 
     /// Takes the place where the next window in turn begins from what this one saw.
     fn go_on(&mut self, seen: &Seen) {
+        if self.lane.take().is_some() {
+            self.ahead.remove(&self.behind);
+        }
         for (project, lane) in &seen.cuts {
             let before = self.cuts.remove(project);
             let many = before.is_some_and(|cut| cut.many) || seen.last_project.as_ref() != Some(project);
@@ -139,6 +151,8 @@ impl Round {
         }
         if let Some(last) = &seen.last_project {
             self.behind.clone_from(last);
+            // Or a project at the end of full windows would have next to nothing of each.
+            self.lane = seen.cuts.iter().find(|(project, _)| project == last).map(|(_, lane)| *lane);
             return;
         }
         // What was cut before and is not cut now was seen to its end, and begins anew; it has as many lanes again.
@@ -198,20 +212,21 @@ mod tests {
         #[test]
         fn no_round_ends_before_every_lane_was_seen_since_the_last_claim(
             projects in prop::collection::vec(prop_oneof![4 => 0_usize..4, 1 => 100_usize..4000], 1..40),
-            claims in prop::collection::vec(any::<bool>(), 0..40),
+            claims in prop::collection::vec((any::<bool>(), 0_usize..50), 0..40),
+            slots in 0_usize..50,
         ) {
             let lanes = lanes_of(&projects);
             let mut round = Round::default();
-            for claimed in claims {
-                let (_, seen) = look(&lanes, &round.window());
+            for (claimed, slots) in claims {
+                let (_, seen) = look(&lanes, &round.window(slots));
                 round.saw(&seen, claimed, false);
             }
-            let (_, seen) = look(&lanes, &round.window());
+            let (_, seen) = look(&lanes, &round.window(slots));
             round.saw(&seen, true, false);
             let mut unseen = lanes.clone();
             let mut windows = 0;
             loop {
-                let (found, seen) = look(&lanes, &round.window());
+                let (found, seen) = look(&lanes, &round.window(slots));
                 for lane in found {
                     unseen.remove(&lane);
                 }
@@ -228,11 +243,13 @@ mod tests {
         #[test]
         fn while_all_windows_bring_something_every_lane_has_its_turn(
             projects in prop::collection::vec(prop_oneof![4 => 0_usize..4, 1 => 100_usize..1000], 1..12),
+            slots in prop::collection::vec(0_usize..50, 1..10),
         ) {
             let lanes = lanes_of(&projects);
             let (mut round, mut unseen) = (Round::default(), lanes.clone());
-            for _ in 0..100 + 32 * lanes.len() / 128 + 8 * projects.len() {
-                let (found, seen) = look(&lanes, &round.window());
+            let least = slots.iter().min().map_or(0, |slots| slots * A_SLOT).clamp(LEAST as usize, LANES as usize);
+            for slots in slots.iter().cycle().take(100 + 32 * lanes.len() / least + 8 * projects.len()) {
+                let (found, seen) = look(&lanes, &round.window(*slots));
                 for lane in found {
                     unseen.remove(&lane);
                 }
@@ -249,7 +266,7 @@ mod tests {
         for _ in 0..3 {
             let (mut unseen, mut windows) = (lanes.clone(), 0);
             loop {
-                let (found, seen) = look(&lanes, &round.window());
+                let (found, seen) = look(&lanes, &round.window(16));
                 for lane in found {
                     unseen.remove(&lane);
                 }
@@ -267,7 +284,7 @@ mod tests {
         let lanes = lanes_of(&[3, 1, 5]);
         let mut round = Round::default();
         for claimed in [true, true, false] {
-            let (found, seen) = look(&lanes, &round.window());
+            let (found, seen) = look(&lanes, &round.window(16));
             assert_eq!(found.len(), 9);
             assert_eq!(round.saw(&seen, claimed, false), claimed);
         }
@@ -279,7 +296,7 @@ mod tests {
         let mut round = Round::default();
         let mut firsts = Vec::new();
         for _ in 0..6 {
-            let (found, seen) = look(&lanes, &round.window());
+            let (found, seen) = look(&lanes, &round.window(16));
             firsts.push(found[1].1);
             round.saw(&seen, true, false);
         }

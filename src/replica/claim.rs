@@ -142,9 +142,10 @@ impl Memory {
         }
     }
 
-    fn look(&mut self) -> Look {
+    /// Where to look for jobs for so many slots.
+    fn look(&mut self, slots: usize) -> Look {
         let marks = self.marks.take(self.saw_all_at.elapsed());
-        Look { window: self.round.window(), ahead: self.shares.ahead(), marks, only: None }
+        Look { window: self.round.window(slots), ahead: self.shares.ahead(), marks, only: None }
     }
 
     /// Notes what a claim for so many jobs saw and took, and how long it was at it.
@@ -208,7 +209,7 @@ pub(super) async fn tick(boot: &Arc<Boot>, memory: &mut Memory, patience: Durati
         boot.local().claimed(&run_ids);
         return Ok(Ticked::NotNow);
     }
-    let look = memory.look();
+    let look = memory.look(wanted);
     let asked_at = Instant::now();
     let db = boot.db().clone().answering_within(patience);
     let claim = match db.claim_jobs(&boot.claimant(), &agents, &run_ids, &look).await {

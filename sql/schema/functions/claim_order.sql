@@ -50,14 +50,16 @@ begin
           left join orch.projects p on p.name = w.project
           left join projects r on r.project = w.project
     ),
-    -- What stands behind a head ranks behind it.
+    -- What stands behind a head ranks behind it. How many stand before one that needs a limit says whether it finds room
+    -- there: so in a project with such a job none of them is left out.
     lanes as materialized (
-        select o.*, least(count(*) over (partition by o.class), 2048) as lanes,
-               (select min(m.room) from rooms m where m.name = any (o.needs)) as room
+        select r.*, least(count(*) over (partition by r.class), 2048) as lanes,
+               deep or min(r.room) over (partition by r.class, r.project) is not null as whole
+          from (select o.*, (select min(m.room) from rooms m where m.name = any (o.needs)) as room
           from (select o.*, row_number() over (partition by o.class
                                                order by (o.running + o.turn - 1) / o.weight, o.run_at, o.head) as place
                   from offered o) o
-         where o.place <= 2048 or o.is_own
+         where o.place <= 2048 or o.is_own) r
     ),
     candidates as materialized (
         select l.class, l.free, l.project, l.lane, l.gate, l.needs, l.running, l.weight, c.id, c.run_at,
@@ -71,7 +73,7 @@ begin
              limit case when serial_gate and l.gate is not null then 1
                         when deep and l.is_own then least(l.room, 4096)
                         else least(l.room, greatest(
-                            case when deep or l.room is not null then 4096 / l.lanes
+                            case when l.whole then 4096 / l.lanes
                                  else least(l.free, 4096 / l.lanes) end,
                             least(l.free - l.place + 1, 4096 / least(l.lanes, greatest(l.free, 1))), 1)) end) c
     ),

@@ -16,7 +16,7 @@ use crate::{
         replicas::Registration,
         runs::{Answer, Claimant, ClaimantRules, Claimed, Ending, Look},
     },
-    model::{ClosedBy, Marks, Outcome, ReplicaId, RunId},
+    model::{ClosedBy, Marks, Outcome, ReplicaId, Round, RunId},
 };
 
 /// Long enough for any bench.
@@ -87,7 +87,8 @@ impl Hand {
     /// Claims as the loop of a replica does, which remembers where the claim before found its jobs.
     pub(super) async fn claim_again(&self, jobs: usize, memory: &mut Remembered) -> anyhow::Result<Vec<Claimed>> {
         let run_ids: Vec<RunId> = (0..jobs).map(|_| RunId::new()).collect();
-        let look = Look { marks: memory.marks.take(memory.saw_all_at.elapsed()), ..Look::default() };
+        let marks = memory.marks.take(memory.saw_all_at.elapsed());
+        let look = Look { window: Round::default().window(jobs), marks, ..Look::default() };
         let asked_at = Instant::now();
         let mut claim = self.db.claim_jobs(&self.claimant, &self.agents, &run_ids, &look).await?;
         let looked = claim.looked(jobs, asked_at.elapsed());

@@ -62,7 +62,7 @@ impl Claimer {
     /// One claim. The jobs, whether there is more to look at, and whether another claim was in the way.
     pub(crate) async fn once(&mut self, slots: usize) -> (Vec<Claimed>, bool, bool) {
         let run_ids: Vec<RunId> = (0..slots).map(|_| RunId::new()).collect();
-        let look = Look { window: self.round.window(), ahead: self.shares.ahead(), marks: None, only: None };
+        let look = Look { window: self.round.window(slots), ahead: self.shares.ahead(), marks: None, only: None };
         let claim = self.db.claim_jobs(&self.claimant, &self.agents, &run_ids, &look).await.unwrap();
         let mut taken: HashMap<&str, usize> = HashMap::new();
         for job in &claim.jobs {

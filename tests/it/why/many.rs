@@ -114,3 +114,28 @@ async fn a_job_that_has_no_place_for_all_the_lanes_before_it_does_not_wait_for_a
         assert!(told["sentence"].as_str().unwrap().contains(words), "{told}");
     }
 }
+
+#[tokio::test]
+async fn who_gets_the_last_place_of_a_limit_is_said_alike_of_one_job_and_of_all() {
+    let db = TestDb::new().await;
+    // Four slots, so of eight jobs that are alike not all are ranked to say of all jobs why they wait.
+    Played::on(&db, &["a"]).await;
+    let client = db.client().await;
+    client
+        .batch_execute(
+            "select orch.set_limit('one', 1);
+             select orch.enqueue('a', project => 'p') from generate_series(1, 8);
+             select orch.enqueue('a', project => 'p', limits => '{one}');
+             select orch.enqueue('a', project => 'q', priority => n) from generate_series(1, 6) n;
+             select orch.enqueue('a', project => 'q', limits => '{one}')",
+        )
+        .await
+        .unwrap();
+    let asked = "select w.job_id, w.reason, y.reason from orch.waiting w, orch.why(w.job_id) y order by 1";
+    let reasons: Vec<(i64, String, String)> =
+        client.query(asked, &[]).await.unwrap().iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
+    let limit_full: Vec<i64> =
+        reasons.iter().filter(|(_, reason, _)| reason == "limit_full").map(|(id, ..)| *id).collect();
+    assert_eq!(limit_full, [9], "the ninth of p comes after the seventh of q: {reasons:?}");
+    assert!(reasons.iter().all(|(_, of_all, of_one)| of_all == of_one), "{reasons:?}");
+}

@@ -35,7 +35,7 @@ use tokio_postgres::Client;
 
 use crate::{
     played::agent,
-    support::{TestDb, say},
+    support::{TestDb, eventually, say},
 };
 
 const AGENTS: [&str; 3] = ["a", "b", "unserved"];
@@ -284,6 +284,11 @@ impl World {
 
     /// Asks `why` of every waiting job and each replica's claim, and compares.
     async fn compare(&self) -> Result<(), TestCaseError> {
+        // It asks more than once, so nothing may come due or open by itself in between.
+        eventually("a moment in which time changes nothing", async || {
+            (!self.client.query_one(SOON, &[]).await.unwrap().get::<_, bool>(0)).then_some(())
+        })
+        .await;
         let waiting = self.waiting().await;
         let differs = "select w.job_id from (select j.id as job_id, y.reason from orch.jobs j, orch.why(j.id) y
                                               where j.status in ('queued', 'held')) w
@@ -371,6 +376,12 @@ struct Waiting {
     /// Neither its gate nor a limit, nor anything else, keeps its lane.
     is_open: bool,
 }
+
+/// Whether a job comes due soon, or a limit opens.
+const SOON: &str = "select exists (select from orch.limits l
+                                    where l.closed_until between clock_timestamp() and clock_timestamp() + interval '2 s')
+                        or exists (select from orch.jobs j
+                                    where j.run_at between clock_timestamp() and clock_timestamp() + interval '2 s')";
 
 /// Whether a job that may run needs a gate, or a limit that has a bound.
 const CONTENDED: &str = "select exists (select from orch.waiting_lanes l
