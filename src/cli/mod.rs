@@ -183,8 +183,13 @@ fn refuse(error: &clap::Error) -> ExitCode {
     let mut paragraphs = text.split("\n\n").map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
     let what = paragraphs.next().unwrap_or_default();
     let what = what.strip_prefix("error: ").unwrap_or(&what).to_owned();
-    let tips: Vec<String> = paragraphs.filter_map(|part| part.strip_prefix("tip: ").map(str::to_owned)).collect();
-    let tail = if tips.is_empty() { "--help says more".to_owned() } else { tips.join("; ") };
+    let (tips, rest): (Vec<_>, Vec<_>) = paragraphs.partition(|part| part.starts_with("tip: "));
+    let tail = if tips.is_empty() {
+        let usage = rest.iter().find_map(|part| part.strip_prefix("Usage: "));
+        usage.map_or_else(|| "--help says more".to_owned(), |usage| format!("usage: {usage}; --help says more"))
+    } else {
+        tips.iter().map(|tip| tip.trim_start_matches("tip: ")).collect::<Vec<_>>().join("; ")
+    };
     exit::say(&format!("{what}; {tail}"));
     ExitCode::from(2)
 }

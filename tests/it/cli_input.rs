@@ -166,3 +166,15 @@ async fn jobs_that_are_not_there_are_said_so() {
     refused(&orch.run(["set", "42", "--priority", "1"]).await, &["there is no job 42"]);
     refused(&orch.run(["cancel", "42"]).await, &["42"]);
 }
+
+#[tokio::test]
+async fn a_word_that_has_no_place_is_refused_with_the_usage() {
+    let orch = Orch::without_database();
+    for (args, words) in [
+        (&["pause", "all"][..], ["unexpected argument 'all'", "usage: orch pause", "--all"]),
+        (&["limits", "set", "acct"], ["<MAX_RUNNING>", "usage: orch limits set", "--help"]),
+        (&["enqeue"], ["unrecognized subcommand 'enqeue'", "'enqueue'", ""]),
+    ] {
+        refused(&orch.run(args.iter().copied()).await, &words);
+    }
+}

@@ -8,8 +8,8 @@ use tokio_postgres::Client;
 use super::{Claimer, ids, one, stage, succeed};
 use crate::support::TestDb;
 
-/// Lanes by project, in the order of their names: around every edge of the window of 128 lanes and 96 of one project.
-const PROJECTS: [usize; 14] = [1, 700, 2, 95, 96, 97, 1, 1, 400, 127, 128, 129, 3, 1_700];
+/// Lanes by project, in the order of their names: around every edge of the windows of 32 to 128 lanes and 24 to 96 of one project.
+const PROJECTS: [usize; 20] = [1, 700, 2, 95, 96, 97, 23, 24, 25, 1, 1, 400, 31, 32, 33, 127, 128, 129, 3, 1_700];
 
 /// A job for each lane of these projects, with what else they need.
 async fn fill(client: &Client, projects: &[usize], columns: &str, values: &str) {
@@ -37,7 +37,7 @@ async fn whichever_of_thousands_of_lanes_may_run_one_round_finds_it_from_whereve
     let (test, client, mut claimer) = stage().await;
     client.batch_execute("select orch.set_limit('shut'), orch.close_limit('shut')").await.unwrap();
     fill(&client, &PROJECTS, ", limits", ", '{shut}'::text[]").await;
-    // One window of 128 lanes, then a walk in windows of 2048.
+    // One window of 32 lanes, then a walk in windows of 2048.
     let most = 2 + PROJECTS.iter().sum::<usize>() / 2000;
     for time in 0..12 {
         // Somewhere in the middle of a round, which then finds it, or the one after it does.

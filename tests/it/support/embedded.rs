@@ -35,14 +35,6 @@ impl EmbeddedServer {
         Ok(Self { server, home, config })
     }
 
-    /// Lowers what only matters after a crash of the machine.
-    pub(crate) async fn hurry(client: &Client) -> Result<(), tokio_postgres::Error> {
-        for setting in ["fsync = off", "full_page_writes = off", "max_wal_size = '2GB'"] {
-            client.batch_execute(&format!("alter system set {setting}")).await?;
-        }
-        client.batch_execute("select pg_reload_conf()").await
-    }
-
     /// Ends the server and removes its directory.
     pub(crate) async fn stop(self) {
         // What does not end in order is killed: nobody wants its data.

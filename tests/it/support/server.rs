@@ -118,11 +118,6 @@ async fn live(ready: &std::sync::mpsc::Sender<Result<Config, String>>, mut inbox
         Ok(client) => {
             let version = client.query_one("select current_setting('server_version')", &[]).await;
             let version = version.map_or_else(|error| error.to_string(), |row| row.get(0));
-            if let Kind::Embedded(_) = kind
-                && let Err(error) = EmbeddedServer::hurry(&client).await
-            {
-                say(&format!("the test server stays durable, and slow: {error}"));
-            }
             say(&format!("test server: Postgres {version}"));
             drop(ready.send(Ok(config.clone())));
             database::serve(&client, &config, &mut inbox).await;
