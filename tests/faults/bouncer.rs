@@ -2,7 +2,6 @@
 //! clients share them and nothing can be kept in a session.
 
 use std::{
-    net::TcpListener,
     os::unix::fs::{PermissionsExt as _, chown},
     process::{Child, Command, Stdio},
 };
@@ -11,7 +10,7 @@ use nix::unistd::{User, geteuid};
 use tempfile::TempDir;
 use tokio_postgres::{Config, NoTls, config::Host};
 
-use crate::support::eventually;
+use crate::support::{eventually, free_port};
 
 /// A running PgBouncer; dropped, it ends.
 #[derive(Debug)]
@@ -34,7 +33,7 @@ impl Bouncer {
         let password = config.get_password().map(|password| String::from_utf8_lossy(password).into_owned());
         let password = password.map(|password| format!(" password='{password}'")).unwrap_or_default();
         let database = config.get_dbname().expect("a database of the case's own").to_owned();
-        let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|free| free.local_addr()).expect("a free port").port();
+        let port = free_port();
         let home = tempfile::Builder::new().prefix("orch-bouncer-").tempdir().expect("a temporary directory");
         let file = home.path().join("pgbouncer.ini");
         let text = format!(

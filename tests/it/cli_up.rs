@@ -7,7 +7,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 
-use crate::support::{Orch, Output, TestDb};
+use crate::support::{Orch, Output, TestDb, eventually};
 
 /// Asserts that it ended in one sentence that contains all of `words`.
 #[track_caller]
@@ -26,6 +26,7 @@ async fn it_says_where_it_listens_and_what_it_serves_and_stops_when_told_to() {
     let orch = Orch::on(&db);
     orch.config("[agents.hello]\ncommand = [\"echo\", \"hello\"]\n");
     let mut replica = orch.up().await;
+    eventually("the greeting", async || replica.log().contains("is ready").then_some(())).await;
     let log = replica.log();
     for word in ["is ready", &orch.listen().to_string(), db.name(), "hello", &orch.state_dir().to_string_lossy()] {
         assert!(log.contains(word), "{word} is missing in\n{log}");

@@ -64,11 +64,13 @@ async fn an_end_that_cannot_be_read_stops_no_start() {
     let client = test.client().await;
     let orch = place(&test);
     let replica = orch.up().await;
-    let begun = orch.path("begun");
-    let job = script(&client, &format!("touch {}; test \"$ORCH_ATTEMPT\" = 2 || sleep 0.1", begun.display())).await;
+    let (begun, go) = (orch.path("begun"), orch.path("go"));
+    let waits = format!("touch {}; until [ -e {} ]; do sleep 0.01; done", begun.display(), go.display());
+    let job = script(&client, &waits).await;
     // Killed any earlier, the replica may not have asked for the start yet.
     eventually("the run to begin", async || begun.exists().then_some(())).await;
     replica.kill().await;
+    std::fs::write(&go, "").unwrap();
     let exit = open_run(&client, &orch).await.join("exit.json");
     eventually("the run to end", async || exit.exists().then_some(())).await;
     // As after a loss of power: the name is there, and nothing behind it.

@@ -12,7 +12,7 @@ use orch::{
 };
 use tokio_postgres::Client;
 
-use crate::support::TestDb;
+use crate::support::{TestDb, eventually};
 
 /// A database with a schedule that ticks every minute, or what else is said of it.
 async fn with_schedule(columns: &str, values: &str) -> (TestDb, Client, Db) {
@@ -37,8 +37,13 @@ async fn tick(db: &Db) -> Ticked {
     tick_schedules(db).await.unwrap()
 }
 
-/// Makes the next tick of every schedule due: that many minutes ago, on the minute.
+/// Makes the next tick of every schedule due: that many minutes ago, on the minute, which does not end right after.
 async fn due_for(client: &Client, minutes: i32) {
+    eventually("the minute to be young", async || {
+        let young = "select extract(second from clock_timestamp()) < 50";
+        client.query_one(young, &[]).await.unwrap().get::<_, bool>(0).then_some(())
+    })
+    .await;
     client
         .execute(
             "update orch.schedules

@@ -111,8 +111,11 @@ async fn a_manager_that_is_not_there_keeps_nobody_from_working() {
     let db = TestDb::new().await;
     let orch = place(&db).with("NOTIFY_SOCKET", "/nowhere/notify").with("WATCHDOG_USEC", "1000000");
     let replica = orch.up().await;
-    let log = replica.log();
-    assert!(log.contains("service manager does not take") && log.contains("make WatchdogSec longer"), "{log}");
+    eventually("the log to say so", async || {
+        let log = replica.log();
+        (log.contains("service manager does not take") && log.contains("make WatchdogSec longer")).then_some(())
+    })
+    .await;
     let wrong = place(&db).with("NOTIFY_SOCKET", "notify");
     let output = wrong.run(["up"]).await;
     assert!(!output.status.success() && output.stderr.contains("NOTIFY_SOCKET is notify"), "{output:?}");

@@ -149,7 +149,7 @@ async fn shipping_goes_on_after_a_restart_where_the_database_stands() {
     eventually("the first line to arrive", async || (shipped_of(&client, job).await == b"before\n").then_some(()))
         .await;
     let run_id = text(&client, "select run_id::text from orch.jobs").await.unwrap();
-    let ended = script(&client, "sleep 0.5; echo ended alone").await;
+    let ended = script(&client, &format!("{}; echo ended alone", wait(&one))).await;
     eventually("both to have a process", async || {
         (number(&client, "select count(pid) from orch.jobs").await == 2).then_some(())
     })

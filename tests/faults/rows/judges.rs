@@ -85,7 +85,7 @@ pub(crate) async fn the_witness_sees_two_of_one_job(case: &mut Case) {
     assert_eq!(witness::intervals(&dir, 7).len(), 2);
 
     // A daemon that outlives its run holds the lock, though its parent has ended well.
-    assert!(start(case, "third", &["sh", "-c", "sleep 3 &"]).wait().unwrap().success());
+    assert!(start(case, "third", &["sh", "-c", "sleep 1000 &"]).wait().unwrap().success());
     assert!(is_alive(&dir, 7));
     assert!(!start(case, "fourth", &[]).wait().unwrap().success());
     let seen = overlaps(&dir);

@@ -18,13 +18,15 @@ const DEAF_ONCE: &str = r#"
     trap '' TERM
     setsid -f sh -c 'trap "" TERM; sleep 100000'
     sleep 100000; wait"#;
-/// Ends well while nobody watches.
-const ENDS: &str = "[ \"$ORCH_ATTEMPT\" = 1 ] || exit 0; sleep 2";
 
 pub(crate) async fn its_trees_end_and_it_writes_nothing_stale(case: &mut Case) {
     case.agent("deaf", DEAF_ONCE, "");
-    case.agent("ends", ENDS, "");
-    case.agent("ends_held", ENDS, "on_lost = \"hold\"");
+    // Ends well while nobody watches.
+    let frozen_now = case.orch.path("frozen now");
+    let ends =
+        format!("[ \"$ORCH_ATTEMPT\" = 1 ] || exit 0; until [ -e '{}' ]; do sleep 0.05; done", frozen_now.display());
+    case.agent("ends", &ends, "");
+    case.agent("ends_held", &ends, "on_lost = \"hold\"");
     case.add_node("frozen").up().await;
     let mut deaf = Vec::new();
     for _ in 0..3 {
@@ -41,6 +43,7 @@ pub(crate) async fn its_trees_end_and_it_writes_nothing_stale(case: &mut Case) {
 
     case.node("frozen").replica().signal(Signal::SIGSTOP);
     let stopped = Instant::now();
+    std::fs::write(&frozen_now, "").unwrap();
     eventually_within(BOUND, "the trees to end by their lease", async || {
         deaf.iter().all(|job| !witness::is_alive(&case.witness(), *job)).then_some(())
     })

@@ -48,13 +48,17 @@ pub(crate) async fn the_retry_runs_whatever_the_old_result_says(case: &mut Case)
 }
 
 pub(crate) async fn the_retry_runs_whatever_a_late_result_says(case: &mut Case) {
-    case.agent("once", "[ \"$ORCH_ATTEMPT\" = 1 ] && sleep 1; exit 0", "on_lost = \"fail\"");
+    let frozen_now = case.orch.path("frozen now");
+    let once =
+        format!("[ \"$ORCH_ATTEMPT\" = 1 ] || exit 0; until [ -e '{}' ]; do sleep 0.05; done", frozen_now.display());
+    case.agent("once", &once, "on_lost = \"fail\"");
     case.add_node("frozen").up().await;
     let job = case.enqueue("once").await;
     case.until_alive(job).await;
     let run: String = case.runs(job).await[0].get("run");
     let dir = case.node("frozen").state_dir().join("runs").join(&run);
     case.node("frozen").replica().signal(Signal::SIGSTOP);
+    std::fs::write(&frozen_now, "").unwrap();
     eventually("the run to end well", async || dir.join("exit.json").exists().then_some(())).await;
     assert_eq!(case.job(job).await.get::<_, &str>("status"), "running", "nobody has heard of it yet");
 

@@ -80,7 +80,7 @@ async fn the_handle_hears_the_last_growth_although_nothing_happens_after_it_and_
 #[tokio::test]
 async fn a_run_that_is_silent_for_too_long_is_ended() {
     let stand = Stand::new().await;
-    let silence = Duration::from_millis(600);
+    let silence = Duration::from_secs(2);
     for containment in containments() {
         let spec = Spec {
             silence_timeout_ms: Some(silence.as_millis() as u64),

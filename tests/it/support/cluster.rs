@@ -3,7 +3,6 @@
 
 use std::{
     ffi::OsString,
-    net::TcpListener,
     os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -13,7 +12,7 @@ use nix::unistd::{User, geteuid};
 use tempfile::TempDir;
 use tokio_postgres::{Config, NoTls};
 
-use super::{eventually, installed_postgres};
+use super::{eventually, free_port, installed_postgres};
 
 /// Another network than this process's, for a server.
 #[derive(Debug, Clone)]
@@ -135,7 +134,7 @@ impl Cluster {
             let found = ["postgres", "nobody"].into_iter().find_map(|name| User::from_name(name).ok().flatten());
             found.expect("a user who is not root")
         });
-        let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|free| free.local_addr()).expect("a free port").port();
+        let port = free_port();
         let cluster = Self { bin, home, user, port, elsewhere: None, env: Vec::new() };
         std::fs::set_permissions(cluster.home.path(), std::fs::Permissions::from_mode(0o700)).expect("its permissions");
         cluster.give_away(cluster.home.path());

@@ -14,6 +14,7 @@ mod eventually;
 mod http;
 mod leftover;
 mod orch;
+mod port;
 mod server;
 mod sweep;
 
@@ -26,4 +27,5 @@ pub(crate) use eventually::{eventually, eventually_within};
 pub(crate) use http::{Answer, http_get, http_get_over, http_request};
 pub(crate) use leftover::say;
 pub(crate) use orch::{Orch, Output, Replica};
+pub(crate) use port::free_port;
 pub(crate) use sweep::{kill_beneath, processes_beneath};

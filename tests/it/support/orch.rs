@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsStr,
     fs,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
@@ -15,7 +15,7 @@ use nix::{sys::signal, unistd::Pid};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use super::{Answer, TestDb, eventually, http_get, sweep};
+use super::{Answer, TestDb, eventually, free_port, http_get, sweep};
 
 /// A place to run the binary at: state directory, `orch.toml` and environment.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ impl Orch {
         let passable = std::os::unix::fs::PermissionsExt::from_mode(0o711);
         let mut builder = tempfile::Builder::new();
         let home = builder.prefix("orch-home-").permissions(passable).tempdir().expect("a temporary directory");
-        let listen = TcpListener::bind(("127.0.0.1", 0)).and_then(|free| free.local_addr()).expect("a free port");
+        let listen = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let path = |name: &str| home.path().join(name).to_string_lossy().into_owned();
         let env = BTreeMap::from([
             ("PATH".to_owned(), std::env::var("PATH").unwrap_or_default()),

@@ -59,7 +59,7 @@ fn a_year_of_seconds_is_not_walked_through_for_the_last_of_them() {
     let plan = plan(&rhythm, &Standing { first, now, grace: GRACE, catch_up: CatchUp::All, most: 1000 });
     assert_eq!(plan.fire[0], now - GRACE - SignedDuration::from_secs(1000));
     assert_eq!(plan.fire.len(), AT_ONCE);
-    assert!(began.elapsed() < std::time::Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(began.elapsed() < std::time::Duration::from_secs(10), "{:?}", began.elapsed());
 }
 
 /// Ticks all of whose looks came in time, and what else the policy wants: by the definition, over the whole range at once.
