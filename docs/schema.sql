@@ -601,7 +601,7 @@ view orch.free_slots (
     max_concurrency integer,
     -- Its open runs.
     running bigint,
-    -- How many more it takes; never more than 0 where it runs more than it has slots.
+    -- How many more it takes: its slots, less its open runs and the old processes of jobs that were taken from it. Below 0 where these are more.
     free bigint
 );
 

@@ -108,10 +108,13 @@ locked_noted as materialized (
 -- among them it would be called instead of inlined, and every join with what it decides planned for a thousand rows.
 weighed as materialized (
     select l.*,
-           coalesce(l.retry_at, clock_timestamp() + make_interval(secs => l.retry_in)) as again_at,
+           -- who would wait for a limit that it does not close is tried again like any other
+           case when l.close_name is not null and not l.closes
+                     and (l.retry_at, l.retry_in) is not distinct from (l.close_at, l.close_in) then null
+                else coalesce(l.retry_at, clock_timestamp() + make_interval(secs => l.retry_in)) end as again_at,
            coalesce(l.rules, '{}') as rules_known,
            -- who closes a limit waits for it, however often: that does not count towards max_transient
-           l.transient_count - (l.outcome = 'transient' and l.close_name is not null)::integer as transients,
+           l.transient_count - (l.outcome = 'transient' and l.closes)::integer as transients,
            coalesce(l.lasted,
                     extract(epoch from coalesce(l.reaped_at, clock_timestamp()) - l.spawned_at)::double precision, 0)
                as seconds,
@@ -125,9 +128,12 @@ weighed as materialized (
            -- or in the hands of an enqueue that is not committed: a batch does not wait for that
            case when l.late and l.was = 'failed' and l.dedupe_key is not null
                 then set_config('lock_timeout', '200ms', true) end
-      from (select * from locked
-            union all select * from locked_late
-            union all select k.*, true, null, null, false, 0, 0, 0, 0, null from locked_noted k) l
+      from (select u.*, coalesce(u.close_name = any (orch.needs(u.project, u.agent, u.holds, null))
+                                 and coalesce(u.close_at, clock_timestamp() + make_interval(secs => u.close_in))
+                                     > clock_timestamp(), false) as closes
+              from (select * from locked
+                    union all select * from locked_late
+                    union all select k.*, true, null, null, false, 0, 0, 0, 0, null from locked_noted k) u) l
 ),
 decided as materialized (
     select w.*, d.*,
@@ -143,7 +149,7 @@ closing as materialized (
            coalesce(d.close_at, clock_timestamp() + make_interval(secs => d.close_in)) as until,
            coalesce(d.close_reason, format('closed by job %s', d.job_id)) as reason
       from decided d
-     where d.close_name = any (orch.needs(d.project, d.agent, d.holds, null))
+     where d.closes
 ),
 changed as (
     update orch.jobs j
@@ -178,8 +184,10 @@ closed as (
                        case when d.late
                             then case when d.status is null then 'told too late to count for its job: it was '
                                       else 'told late: it was ' end || coalesce(r.error, 'reaped as lost') end,
-                       case when d.close_name is not null and d.run_id not in (select c.run_id from closing c)
-                            then format('closed no limit: its job does not need %s', to_jsonb(left(d.close_name, 120))) end),
+                       case when d.close_name is null or d.closes then null
+                            when d.close_name = any (orch.needs(d.project, d.agent, d.holds, null))
+                            then format('closed no limit: it was to be open again by now: %s', to_jsonb(d.close_name))
+                            else format('closed no limit: its job does not need %s', to_jsonb(left(d.close_name, 120))) end),
                    ''),
            result = d.result::jsonb,
            lost_counted = case when d.outcome = 'lost' and d.status is not null then d.next_lost_count > d.lost_count end,

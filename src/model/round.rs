@@ -44,6 +44,14 @@ pub struct Seen {
     pub cuts: Vec<(String, i64)>,
 }
 
+impl Seen {
+    /// Whether the window held every lane.
+    #[must_use]
+    pub fn is_all_of(&self, window: &Window) -> bool {
+        window.behind.is_empty() && window.cuts.is_empty() && self.last_project.is_none() && self.cuts.is_empty()
+    }
+}
+
 /// A project whose lanes were not seen to the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Cut {
@@ -101,11 +109,15 @@ impl Round {
         // The project behind which the window begins may have been cut in an earlier pass, and was seen to its end now.
         let cuts = self.cuts.iter().filter(|(project, _)| **project != self.behind);
         let cuts = cuts.map(|(project, cut)| (project.clone(), cut.lane));
-        let middle = self.lane.map(|lane| (self.behind.clone(), lane));
+        let middle = |lane| (self.behind.clone(), lane);
         let large = self.large.max(self.ahead.len()).clamp(1, few as usize);
         Window {
             behind: self.behind.clone(),
-            cuts: if self.from_the_top { HashMap::new() } else { cuts.chain(middle).collect() },
+            cuts: if self.from_the_top {
+                self.lane.map(|_| middle(i64::MIN)).into_iter().collect()
+            } else {
+                cuts.chain(self.lane.map(middle)).collect()
+            },
             lanes: few,
             of_one_project: (few / 4 * 3 / large as i32).max(FEWEST),
         }
@@ -250,9 +262,10 @@ mod tests {
             let least = slots.iter().min().map_or(0, |slots| slots * A_SLOT).clamp(LEAST as usize, LANES as usize);
             for slots in slots.iter().cycle().take(100 + 32 * lanes.len() / least + 8 * projects.len()) {
                 let (found, seen) = look(&lanes, &round.window(*slots));
-                for lane in found {
-                    unseen.remove(&lane);
+                for lane in &found {
+                    unseen.remove(lane);
                 }
+                prop_assert!(!found.is_empty(), "a window without a lane");
                 prop_assert!(round.saw(&seen, true, false));
             }
             prop_assert!(unseen.is_empty(), "{} of {} were not seen", unseen.len(), lanes.len());

@@ -36,9 +36,10 @@ impl Shares {
         self.0.clone()
     }
 
-    /// Notes a claim that found jobs of these projects (none, where it found one project alone) and took some of each.
-    pub fn claimed(&mut self, in_sight: &[InSight], claimed: &HashMap<&str, usize>) {
-        if claimed.is_empty() {
+    /// Notes a claim that found jobs of these projects (none, where it found one project alone) and took some of each;
+    /// and whether it saw all that waits.
+    pub fn claimed(&mut self, in_sight: &[InSight], claimed: &HashMap<&str, usize>, all: bool) {
+        if claimed.is_empty() || (in_sight.len() < 2 && !all) {
             return;
         }
         if in_sight.len() < 2 {
@@ -87,7 +88,7 @@ mod tests {
             }
             let names: Vec<_> = (0..weights.len()).map(name).collect();
             let claimed = (0..weights.len()).filter(|p| taken[*p] > 0).map(|p| (names[p].as_str(), taken[p])).collect();
-            shares.claimed(&in_sight, &claimed);
+            shares.claimed(&in_sight, &claimed, true);
             running.swap_remove(next(running.len()));
         }
         started
@@ -115,7 +116,7 @@ mod tests {
     #[test]
     fn who_was_alone_stands_behind_who_comes() {
         let mut shares = Shares::default();
-        shares.claimed(&[], &HashMap::from([("busy", 3)]));
+        shares.claimed(&[], &HashMap::from([("busy", 3)]), true);
         assert_eq!(shares.ahead(), HashMap::from([("busy".to_owned(), 0.5)]));
     }
 
@@ -124,7 +125,7 @@ mod tests {
         let mut shares = Shares::default();
         let seen = |project: &str, running| InSight { project: project.into(), weight: 1, running };
         for _ in 0..50 {
-            shares.claimed(&[seen("long", 0), seen("short", 90)], &HashMap::from([("short", 10)]));
+            shares.claimed(&[seen("long", 0), seen("short", 90)], &HashMap::from([("short", 10)]), true);
         }
         assert!(shares.0.values().all(|ahead| ahead.abs() <= MOST), "{shares:?}");
     }

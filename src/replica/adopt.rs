@@ -4,7 +4,10 @@
 //! after the acknowledgement is the shim told to follow this boot's lease file, and until it does the old deadline stands.
 //! Never settles, and never signals a process: what the database does not grant is ended by its shim.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use tokio::{
     sync::watch,
@@ -40,9 +43,17 @@ pub(super) struct Live {
 /// What is needed of a live run beside its token.
 type Rest = (Option<String>, RunDir, RunHandle);
 
-/// Adopts these runs, and begins to look after those that were granted. Comes back when each is answered for, with the
-/// directories of those that the database does not grant, which must end; or when the boot is over.
-pub(super) async fn adopt(boot: &Arc<Boot>, found: Vec<Live>) -> Vec<RunDir> {
+/// What came of runs that were to be adopted, but for those that were granted.
+pub(super) struct Adopted {
+    /// The directories of those that the database does not grant: they must end.
+    pub refused: Vec<RunDir>,
+    /// Those whose rows somebody keeps locked.
+    pub busy: Vec<Live>,
+}
+
+/// Adopts these runs, and begins to look after those that were granted. Comes back when each is answered for, or its row was
+/// locked for a heartbeat while nothing else was left to do; or when the boot is over.
+pub(super) async fn adopt(boot: &Arc<Boot>, found: Vec<Live>) -> Adopted {
     let mut rest: HashMap<RunId, Rest> = HashMap::new();
     let mut owned = Vec::new();
     for live in found {
@@ -54,14 +65,17 @@ pub(super) async fn adopt(boot: &Arc<Boot>, found: Vec<Live>) -> Vec<RunDir> {
     boot.local().claiming(&names);
     // Rows are locked in this order, everywhere.
     owned.sort_by_key(Owned::job_id);
-    let mut batches: Vec<Vec<Owned>> = Vec::new();
+    let mut batches: VecDeque<Vec<Owned>> = VecDeque::new();
     while !owned.is_empty() {
         let tail = owned.split_off(owned.len().min(BATCH));
-        batches.push(std::mem::replace(&mut owned, tail));
+        batches.push_back(std::mem::replace(&mut owned, tail));
     }
+    // As many looks as a heartbeat has room for.
+    let mut looks = boot.settings().heartbeat.as_millis() / give_up::LOOK_AGAIN.as_millis();
+    let mut busy: Vec<Vec<Owned>> = Vec::new();
     let mut refused = Vec::new();
     let mut outage = Outage::new("adopt live runs", boot.settings().heartbeat);
-    while let Some(batch) = batches.pop() {
+    while let Some(batch) = batches.pop_front() {
         if boot.is_over() {
             break;
         }
@@ -70,10 +84,13 @@ pub(super) async fn adopt(boot: &Arc<Boot>, found: Vec<Live>) -> Vec<RunDir> {
             Ok(answers) => {
                 failpoint::hit(Point::AdoptionCommitted);
                 outage.worked();
-                let busy = deal_with(boot, answers, &mut rest, &mut refused);
-                if !busy.is_empty() {
-                    batches.push(busy);
+                let locked = deal_with(boot, answers, &mut rest, &mut refused);
+                busy.extend((!locked.is_empty()).then_some(locked));
+                // After all others.
+                if batches.is_empty() && !busy.is_empty() && looks > 0 {
+                    looks -= 1;
                     sleep(jittered(give_up::LOOK_AGAIN)).await;
+                    batches.extend(busy.drain(..));
                 }
             }
             // One bad row stops nobody.
@@ -85,13 +102,17 @@ pub(super) async fn adopt(boot: &Arc<Boot>, found: Vec<Live>) -> Vec<RunDir> {
             },
             // Whether they were moved is unknown; asked again, the database says so.
             Err((error, batch)) => {
-                batches.push(batch);
+                batches.push_front(batch);
                 sleep(outage.failed(&error)).await;
             }
         }
     }
     boot.local().claimed(&names);
-    refused
+    let live = busy.into_iter().flatten().filter_map(|owned| {
+        let (agent, dir, handle) = rest.remove(&owned.run_id())?;
+        Some(Live { owned, agent, dir, handle })
+    });
+    Adopted { refused, busy: live.collect() }
 }
 
 /// Begins what was granted, notes what was not, and returns what must be asked again.

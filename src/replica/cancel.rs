@@ -11,7 +11,7 @@ use super::{
 };
 use crate::db::Result;
 
-/// Looks until the boot is over and no run is left.
+/// Looks until the boot ends it.
 pub(super) async fn run(boot: Arc<Boot>) -> &'static str {
     let mut outage = Outage::new("look for cancel requests", Duration::from_secs(5));
     loop {

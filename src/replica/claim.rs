@@ -19,7 +19,7 @@ use crate::{
         runs::{Claim, Look},
     },
     failpoint::{self, Point},
-    model::{Marks, Round, RunId, Shares},
+    model::{Marks, Round, RunId, Shares, Window},
 };
 
 /// The most jobs of one claim: beyond this a batch costs latency and gains nothing.
@@ -85,7 +85,7 @@ pub(super) async fn run(boot: Arc<Boot>) -> &'static str {
                 BEGUN.min(poll)
             }
             Ok(Ticked::Outdone(times)) => jittered(SOON.saturating_mul(1 << times.min(10)).min(poll)),
-            Ok(Ticked::Nothing) => looks.found_nothing().max(rest),
+            Ok(Ticked::Nothing) => looks.found_nothing().max(rest.min(LONGEST_WAIT)),
             Ok(Ticked::NotNow) => boot.spawn_trouble.left().unwrap_or_else(|| jittered(poll)),
             Err(error) => outage.failed(&error),
         };
@@ -148,13 +148,13 @@ impl Memory {
         Look { window: self.round.window(slots), ahead: self.shares.ahead(), marks, only: None }
     }
 
-    /// Notes what a claim for so many jobs saw and took, and how long it was at it.
-    fn learn(&mut self, claim: &mut Claim, wanted: usize, took: Duration, poll: Duration) -> Ticked {
+    /// Notes what a claim for so many jobs saw of its window and took, and how long it was at it.
+    fn learn(&mut self, claim: &mut Claim, window: &Window, wanted: usize, took: Duration, poll: Duration) -> Ticked {
         let mut taken: HashMap<&str, usize> = HashMap::new();
         for job in &claim.jobs {
             *taken.entry(job.project.as_str()).or_default() += 1;
         }
-        self.shares.claimed(&claim.in_sight, &taken);
+        self.shares.claimed(&claim.in_sight, &taken, claim.seen.is_all_of(window));
         self.contended |= claim.contended;
         let looked = claim.looked(wanted, took);
         if self.marks.saw(std::mem::take(&mut claim.heads), looked, poll) {
@@ -223,7 +223,7 @@ pub(super) async fn tick(boot: &Arc<Boot>, memory: &mut Memory, patience: Durati
     let took = asked_at.elapsed();
     let duration_ms = took.as_secs_f64() * 1e3;
     debug!(wanted, got = claim.jobs.len(), duration_ms, "asked for jobs");
-    let ticked = memory.learn(&mut claim, wanted, took, boot.settings().poll_interval);
+    let ticked = memory.learn(&mut claim, &look.window, wanted, took, boot.settings().poll_interval);
     if claim.jobs.len() == wanted
         && let Some(last) = claim.jobs.last()
     {
@@ -263,7 +263,14 @@ async fn one_by_one(boot: &Boot, agents: &[String], run_ids: &[RunId], look: &Lo
             Err(error) if error.constraint() == Some(GATE_CONSTRAINT) => {}
             Err(error @ (Error::Data { .. } | Error::Refused { .. })) => {
                 warn!(%job_id, %error, "a job cannot be claimed; holding it");
-                held |= boot.db().hold_offender(job_id, &format!("it could not be claimed: {error}")).await?;
+                match boot.db().hold_offender(job_id, &format!("it could not be claimed: {error}")).await {
+                    Ok(is_held) => held |= is_held,
+                    Err(error) if claim.jobs.is_empty() => return Err(error),
+                    Err(error) => {
+                        warn!(%job_id, %error, "failed to hold it");
+                        break;
+                    }
+                }
             }
             // What was claimed so far is begun; the rest waits for the next tick.
             Err(error) if claim.jobs.is_empty() => return Err(error),
@@ -274,6 +281,10 @@ async fn one_by_one(boot: &Boot, agents: &[String], run_ids: &[RunId], look: &Lo
         }
     }
     // Where one was held the window is not done with: the same again, without it.
-    claim.seen.last_project = held.then(|| look.window.behind.clone());
+    if held {
+        let Window { behind, cuts, .. } = &look.window;
+        claim.seen.last_project = Some(behind.clone());
+        claim.seen.cuts = cuts.get(behind).map(|lane| (behind.clone(), *lane)).into_iter().collect();
+    }
     Ok(claim)
 }

@@ -4,7 +4,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use tokio::time::sleep;
+use tokio::{sync::watch, time::sleep};
 use tracing::{info, warn};
 
 use super::{Boot, adopt, launch, local::Order, ship};
@@ -19,6 +19,8 @@ use crate::{
 
 /// Between two looks at something that nobody announces: a lock, an emptied tree.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// How often it is tried to read how a run ended.
+const READ_AGAIN: u32 = 50;
 
 /// What is known of a run once nothing of it lives.
 #[derive(Debug)]
@@ -76,17 +78,20 @@ pub(super) async fn make_sure_nothing_lives(boot: &Boot, dir: &RunDir, grace: Du
         sleep(LOOK_AGAIN * 4).await;
     }
     drop(unending);
-    let looked = {
-        let dir = dir.clone();
-        launch::blocking(move || Ok((dir.read_exit()?, !lock.has_begun()?))).await
-    };
-    match looked {
-        Ok((exit, never_began)) => Remains { exit, killed, never_began },
-        Err(error) => {
-            warn!(%run_id, %error, "failed to read how the run ended; it counts as one that left no word");
-            Remains { exit: None, killed, never_began: false }
+    let lock = Arc::new(lock);
+    for left in (0..READ_AGAIN).rev() {
+        let (dir, lock) = (dir.clone(), lock.clone());
+        match launch::blocking(move || Ok((dir.read_exit()?, !lock.has_begun()?))).await {
+            Ok((exit, never_began)) => return Remains { exit, killed, never_began },
+            // Such as too many open files: it passes, and a result is worth waiting for.
+            Err(error) if left > 0 && error.kind() != io::ErrorKind::InvalidData => sleep(LOOK_AGAIN * 4).await,
+            Err(error) => {
+                warn!(%run_id, %error, "failed to read how the run ended; it counts as one that left no word");
+                break;
+            }
         }
     }
+    Remains { exit: None, killed, never_began: false }
 }
 
 /// The run's lock with `void` written under it; `None` while a shim holds it.
@@ -162,10 +167,10 @@ pub(super) async fn look(dir: &RunDir) -> io::Result<Life> {
 
 /// Takes up a run that the database lists as ours and of which nothing is known here, because the reply to its claim or
 /// to its adoption was lost. Where a shim holds it, it has begun and is ours; otherwise it is given up.
-pub(super) async fn take_up(boot: Arc<Boot>, owned: Owned) {
+///
+/// `orders` are what the run's beginning gave: it is known before this is spawned, so that no other renewal does the same.
+pub(super) async fn take_up(boot: Arc<Boot>, owned: Owned, orders: watch::Receiver<Option<Order>>) {
     let (run_id, job_id) = (owned.run_id(), owned.job_id());
-    // Known from now on, so that the next renewal does not begin this again.
-    let orders = boot.local().begin(run_id, job_id);
     let dir = RunDir::new(&boot.settings().state_dir, run_id);
     let mut said = false;
     loop {
@@ -206,11 +211,17 @@ pub(super) async fn end_taken(boot: Arc<Boot>, job_id: crate::model::JobId, run_
             return;
         }
         let dir = RunDir::new(&boot.settings().state_dir, run_id);
-        if dir.path().exists() {
+        let path = dir.path().to_owned();
+        let is_there = launch::blocking(move || path.try_exists()).await;
+        if matches!(is_there, Ok(true)) {
             make_sure_nothing_lives(&boot, &dir, boot.settings().kill_grace).await;
             ship::finish(&boot, dir);
         }
         boot.local().end_taking(run_id);
+        if let Err(error) = is_there {
+            // Nothing is said before it is known; the next renewal comes back here.
+            return launch::log_dir_error(run_id, &error);
+        }
     }
     match boot.db().acknowledge_ended(boot.replica_id(), job_id, run_id).await {
         Ok(true) => {

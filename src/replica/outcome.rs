@@ -19,6 +19,8 @@ const TRANSIENT_CODE: i32 = 75;
 
 /// What the database's clock can add: a century.
 const LONGEST_WAIT: Duration = Duration::from_hours(100 * 366 * 24);
+/// As `orch.enqueue` has it: the end of 9998.
+const LATEST: jiff::Timestamp = jiff::Timestamp::constant(253_370_678_400, 0);
 
 /// The known keys of a result; others are kept and mean nothing to orch.
 #[derive(Debug, Default, Deserialize)]
@@ -139,7 +141,7 @@ fn by_exit(exit: &Exit, success_codes: &[i32], ending: &mut Ending) {
     if ending.retry_at.is_some() || (exit.exit_code == Some(TRANSIENT_CODE) && !success) {
         ending.outcome = Outcome::Transient;
         ending.error = Some(match &ending.close_limit {
-            Some(close) => format!("closed the limit {:?} and waits for it ({})", close.limit, how_it_exited(exit)),
+            Some(close) => format!("closes the limit {:?} and waits for it ({})", close.limit, how_it_exited(exit)),
             None => format!("asked to be run again later ({})", how_it_exited(exit)),
         });
     } else if success {
@@ -167,11 +169,16 @@ fn when(key: &str, text: &str) -> Result<When, String> {
             Err(format!("the result's {key} {text:?} is too far in the future"))
         };
     }
-    text.parse().map(When::At).map_err(|_| {
+    let at: jiff::Timestamp = text.parse().map_err(|_| {
         format!(
             "the result's {key} {text:?} is neither a duration like \"5m\" nor a time like \"2030-01-31T12:00:00Z\""
         )
-    })
+    })?;
+    if at > LATEST {
+        return Err(format!("the result's {key} {text:?} is too far in the future"));
+    }
+    // The database knows no times as early as some that can be written.
+    Ok(When::At(at.max(jiff::Timestamp::UNIX_EPOCH)))
 }
 
 fn how_it_exited(exit: &Exit) -> String {
@@ -323,5 +330,13 @@ mod tests {
             let error = ending.error.unwrap();
             assert!(error.contains(says), "{close}: {error}");
         }
+    }
+
+    #[test]
+    fn a_time_is_one_that_the_database_knows() {
+        assert_eq!(when("retry_after", "-009000-01-01T00:00:00Z"), Ok(When::At(jiff::Timestamp::UNIX_EPOCH)));
+        assert!(when("retry_after", "9999-06-01T00:00:00Z").unwrap_err().contains("too far in the future"));
+        let latest = "9998-12-31T00:00:00Z";
+        assert_eq!(when("retry_after", latest), Ok(When::At(latest.parse().unwrap())));
     }
 }

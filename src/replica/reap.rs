@@ -66,6 +66,19 @@ pub struct Done {
     pub resolved: usize,
 }
 
+impl Done {
+    fn add(&mut self, other: Self) {
+        let Self { dead, reaped, impossible, idle_runs, ownerless, released, resolved } = other;
+        self.dead += dead;
+        self.reaped += reaped;
+        self.impossible += impossible;
+        self.idle_runs += idle_runs;
+        self.ownerless += ownerless;
+        self.released += released;
+        self.resolved += resolved;
+    }
+}
+
 /// Repairs impossible rows before the first claim: a claim takes such a row as it finds it, and nobody would ever hear of
 /// it. Never raises: what fails here is tried at the first tick.
 pub(super) async fn before_the_first_claim(boot: &Boot) {
@@ -88,14 +101,15 @@ pub(super) async fn run(boot: Arc<Boot>) -> &'static str {
     let mut whole = true;
     loop {
         boot.pulses().reap();
-        let pause = match reaper.tick(boot.db(), whole).await {
+        let pause = match reaper.step(boot.db(), whole).await {
             Ok(done) => {
                 outage.worked();
-                whole = false;
+                whole &= !reaper.is_through();
                 if done != Done::default() {
                     boot.claim_nudge.notify_one();
                 }
-                jittered(settings.reap_interval).min(settings.reap_interval)
+                // A large table is walked at startup without a rest, and a step of that is as good as a tick.
+                if whole { Duration::ZERO } else { jittered(settings.reap_interval).min(settings.reap_interval) }
             }
             Err(error) => outage.failed(&error).max(settings.reap_interval),
         };
@@ -116,11 +130,28 @@ impl Reaper {
 
     /// One tick: one statement when there is nothing to do. `whole` walks the whole table, in as many as it takes.
     pub async fn tick(&mut self, db: &Db, whole: bool) -> Result<Done> {
-        let mut done = Done::default();
-        if whole {
-            self.walked_to = 0;
+        if !whole {
+            return self.step(db, false).await;
         }
-        let found = self.look(db, whole, &mut done).await?;
+        (self.walked_to, self.waits_walked_to) = (0, JobId(0));
+        let mut done = Done::default();
+        loop {
+            done.add(self.step(db, true).await?);
+            if self.is_through() {
+                return Ok(done);
+            }
+        }
+    }
+
+    /// Whether the walks have come to the end of what there is.
+    const fn is_through(&self) -> bool {
+        self.walked_to == 0 && self.waits_walked_to.0 == 0
+    }
+
+    /// A tick that walks on from where the one before came to; with `far`, further than a tick does.
+    async fn step(&mut self, db: &Db, far: bool) -> Result<Done> {
+        let mut done = Done::default();
+        let found = self.look(db, if far { WALK_AT_STARTUP } else { WALK }, &mut done).await?;
         if found.expired && !found.waiting {
             for dead in db.declare_dead(self.timing).await? {
                 warn!(replica_id = %dead.replica_id, name = dead.name, host = dead.host, overdue_s = dead.overdue,
@@ -144,44 +175,32 @@ impl Reaper {
             done.released = db.release_unanswered(BATCH).await?.len();
         }
         if found.waits {
-            done.resolved += self.walk_waiting(db, whole).await?;
+            done.resolved += self.walk_waiting(db).await?;
+        } else {
+            self.waits_walked_to = JobId(0);
         }
         Ok(done)
     }
 
     /// The tick's own statement, and the repair of what its walk found.
-    async fn look(&mut self, db: &Db, whole: bool, done: &mut Done) -> Result<Found> {
-        let rows = if whole { WALK_AT_STARTUP } else { WALK };
-        loop {
-            let found = db.tick(self.timing, self.sanitize_impossible, self.walked_to, rows).await?;
-            if !found.ownerless.is_empty() {
-                for job_id in db.sanitize_ownerless(&found.ownerless).await? {
-                    warn!(%job_id, "a running job had no owner or no open run; sent it back to the queue");
-                    done.ownerless += 1;
-                }
-            }
-            self.walked_to = found.next_after.unwrap_or(0);
-            if !whole || found.next_after.is_none() {
-                return Ok(found);
+    async fn look(&mut self, db: &Db, rows: i64, done: &mut Done) -> Result<Found> {
+        let found = db.tick(self.timing, self.sanitize_impossible, self.walked_to, rows).await?;
+        if !found.ownerless.is_empty() {
+            for job_id in db.sanitize_ownerless(&found.ownerless).await? {
+                warn!(%job_id, "a running job had no owner or no open run; sent it back to the queue");
+                done.ownerless += 1;
             }
         }
+        self.walked_to = found.next_after.unwrap_or(0);
+        Ok(found)
     }
 
     /// Resolves waits that nobody has: whoever settled the last run that a job waits for may have died right after.
-    async fn walk_waiting(&mut self, db: &Db, whole: bool) -> Result<usize> {
-        let mut resolved = 0;
-        if whole {
-            self.waits_walked_to = JobId(0);
-        }
-        loop {
-            let found = db.walk_waiting(self.waits_walked_to, WALK, PREDECESSORS).await?;
-            let done = resolve::resolve(db, Vec::new(), found.jobs).await?;
-            resolved += done.released + done.cancelled;
-            self.waits_walked_to = found.next_after.unwrap_or(JobId(0));
-            if !whole || found.next_after.is_none() {
-                return Ok(resolved);
-            }
-        }
+    async fn walk_waiting(&mut self, db: &Db) -> Result<usize> {
+        let found = db.walk_waiting(self.waits_walked_to, WALK, PREDECESSORS).await?;
+        let done = resolve::resolve(db, Vec::new(), found.jobs).await?;
+        self.waits_walked_to = found.next_after.unwrap_or(JobId(0));
+        Ok(done.released + done.cancelled)
     }
 
     /// Settles the runs of dead owners as lost, by the tokens that were seen. A reap is a settle like any other: one that

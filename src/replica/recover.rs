@@ -8,7 +8,7 @@
 //! directory, in the same pid namespace, in the same boot of the machine; elsewhere the lease decides, and an `exit.json`
 //! proves that its run ended. No row is requeued while its run's lock is held.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use futures_util::{StreamExt as _, stream};
 use tokio::{task::JoinSet, time::sleep};
@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use super::{
     Boot,
-    adopt::{self, Live},
+    adopt::{self, Adopted, Live},
     give_up::{self, Life},
     launch,
     outage::Outage,
@@ -28,7 +28,10 @@ use crate::{
         runs::{Ending, Inherited, Owned, Standing},
     },
     model::{ClosedBy, Outcome, ReplicaId, RunId},
-    shim::{client::remove_other_leases, protocol::RunDir},
+    shim::{
+        client::{list_leases, remove_leases},
+        protocol::RunDir,
+    },
 };
 
 /// How many runs are looked at side by side.
@@ -43,9 +46,10 @@ struct Left {
 
 /// Takes over what former boots left. Comes back when every live run is adopted or refused.
 pub(super) async fn former_boots(boot: &Arc<Boot>, former: Vec<Other>) -> anyhow::Result<()> {
-    let found = {
+    // The leases that there are now: a later boot of this process makes its own before all of this is done with.
+    let (found, leases) = {
         let state_dir = boot.settings().state_dir.clone();
-        launch::blocking(move || RunDir::list(&state_dir)).await?
+        launch::blocking(move || Ok((RunDir::list(&state_dir)?, list_leases(&state_dir)?))).await?
     };
     // A stop leaves everything as it is, for the next start.
     let Some(inherited) = list(boot, &former, &found).await else { return Ok(()) };
@@ -81,7 +85,7 @@ pub(super) async fn former_boots(boot: &Arc<Boot>, former: Vec<Other>) -> anyhow
         rest.spawn(leave_to_lease(boot.clone(), elsewhere));
     }
     adopt_live(boot, left, &mut rest).await;
-    tokio::spawn(close(boot.clone(), former, rest));
+    tokio::spawn(close(boot.clone(), former, leases, rest));
     Ok(())
 }
 
@@ -117,8 +121,25 @@ async fn adopt_live(boot: &Arc<Boot>, left: Vec<Left>, rest: &mut JoinSet<()>) {
             Ok(Life::Mute) | Err(_) => drop(rest.spawn(listen(boot.clone(), Left { owned, agent, dir }))),
         }
     }
-    for dir in adopt::adopt(boot, live).await {
+    let Adopted { refused, busy } = adopt::adopt(boot, live).await;
+    for dir in refused {
         rest.spawn(end(boot.clone(), dir, None));
+    }
+    if !busy.is_empty() {
+        // Somebody keeps their rows locked, which is no reason for the others to wait.
+        warn!(runs = busy.len(), "live runs are not adopted yet: somebody keeps their rows locked");
+        rest.spawn(adopt_busy(boot.clone(), busy));
+    }
+}
+
+/// Adopts live runs whose rows are locked by somebody, for as long as that lasts.
+async fn adopt_busy(boot: Arc<Boot>, mut live: Vec<Live>) {
+    while !live.is_empty() {
+        let Adopted { refused, busy } = adopt::adopt(&boot, live).await;
+        for dir in refused {
+            end(boot.clone(), dir, None).await;
+        }
+        live = busy;
     }
 }
 
@@ -133,10 +154,7 @@ async fn listen(boot: Arc<Boot>, left: Left) {
         match give_up::look(&dir).await {
             Ok(Life::Live(handle)) => {
                 let Left { owned, agent, dir } = left;
-                for dir in adopt::adopt(&boot, vec![Live { owned, agent, dir, handle }]).await {
-                    end(boot.clone(), dir, None).await;
-                }
-                return;
+                return adopt_busy(boot.clone(), vec![Live { owned, agent, dir, handle }]).await;
             }
             Ok(Life::Gone) => return settle_gone(boot.clone(), left).await,
             Ok(Life::Mute) | Err(_) => {}
@@ -233,7 +251,7 @@ async fn settle_and_retire(boot: Arc<Boot>, owned: Owned, ending: Ending, dir: R
 
 /// Once nothing of the former boots is left: declares them dead, so that nothing waits for their leases, and removes
 /// their lease files, which no run follows any more.
-async fn close(boot: Arc<Boot>, former: Vec<Other>, mut rest: JoinSet<()>) {
+async fn close(boot: Arc<Boot>, former: Vec<Other>, leases: Vec<PathBuf>, mut rest: JoinSet<()>) {
     while rest.join_next().await.is_some() {}
     let mut followed = vec![boot.replica_id()];
     for other in former {
@@ -241,8 +259,7 @@ async fn close(boot: Arc<Boot>, former: Vec<Other>, mut rest: JoinSet<()>) {
             followed.push(other.replica_id);
         }
     }
-    let state_dir = boot.settings().state_dir.clone();
-    if let Err(error) = launch::blocking(move || remove_other_leases(&state_dir, &followed)).await {
+    if let Err(error) = launch::blocking(move || remove_leases(&leases, &followed)).await {
         warn!(%error, "failed to remove the leases of earlier boots");
     }
 }

@@ -234,7 +234,8 @@ fn reconcile(boot: &Arc<Boot>, known: Option<Known>, renewal: Renewal, main: &Ha
                 boot.local().order(owned.run_id(), Order::Cancel);
             }
             if !known.all.contains(&owned.run_id()) && !boot.local().has_known(owned.run_id()) {
-                main.spawn(give_up::take_up(boot.clone(), owned));
+                let orders = boot.local().begin(owned.run_id(), owned.job_id());
+                main.spawn(give_up::take_up(boot.clone(), owned, orders));
             }
         }
     }

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::protocol::RunDir;
 pub use super::{
     handle::{Ended, NotStarted, RunHandle, attach},
-    lease::{LeaseFile, boottime, lease_path, remove_lease, remove_other_leases},
+    lease::{LeaseFile, boottime, lease_path, list_leases, remove_lease, remove_leases},
     survey::{Survey, best_containment},
     sweep::{Swept, sweep},
 };

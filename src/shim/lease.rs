@@ -87,17 +87,24 @@ pub fn remove_lease(state_dir: &Path, replica_id: ReplicaId) -> io::Result<()> {
     }
 }
 
-/// Removes the leases of all boots but these: nobody follows them.
-pub fn remove_other_leases(state_dir: &Path, kept: &[ReplicaId]) -> io::Result<()> {
-    for entry in fs::read_dir(state_dir.join("leases"))? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let id: Option<ReplicaId> = name.to_str().and_then(|name| name.parse().ok());
+/// Removes these lease files, but for those of `kept`: nobody follows them.
+pub fn remove_leases(files: &[PathBuf], kept: &[ReplicaId]) -> io::Result<()> {
+    for path in files {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let id: Option<ReplicaId> = name.and_then(|name| name.parse().ok());
         if id.is_none_or(|id| !kept.contains(&id)) {
-            fs::remove_file(entry.path())?;
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
     }
     Ok(())
+}
+
+/// The lease files of a state directory.
+pub fn list_leases(state_dir: &Path) -> io::Result<Vec<PathBuf>> {
+    fs::read_dir(state_dir.join("leases"))?.map(|entry| Ok(entry?.path())).collect()
 }
 
 /// A lease as a shim sees it, with the last deadline that it read there.
@@ -195,7 +202,7 @@ mod tests {
         for id in [kept, gone] {
             LeaseFile::create(dir.path(), id, SECOND).unwrap();
         }
-        remove_other_leases(dir.path(), &[kept]).unwrap();
+        remove_leases(&list_leases(dir.path()).unwrap(), &[kept]).unwrap();
         let stands = |id| lease_path(dir.path(), id).exists();
         assert_eq!((stands(kept), stands(gone)), (true, false));
     }

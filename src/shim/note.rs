@@ -50,11 +50,12 @@ impl Place {
 }
 
 impl Note {
-    /// Writes it over what stands there; a note only ever grows.
+    /// Writes it over what stands there, which may be longer: a containment that failed names more than a sweep.
     pub(super) fn write(&self, lock: &File) -> io::Result<()> {
         let mut text = serde_json::to_vec(self)?;
         text.push(b'\n');
-        lock.write_all_at(&text, 0)
+        lock.write_all_at(&text, 0)?;
+        lock.set_len(text.len() as u64)
     }
 
     /// Reads it. `None`: the shim had not begun. An error of kind `InvalidData`: it had, and nobody knows how.

@@ -44,8 +44,15 @@ pub fn sweep(dir: &RunDir, lock: &RunLock) -> io::Result<Swept> {
         Err(error) if error.kind() == io::ErrorKind::InvalidData => suspect_all(dir, lock)?,
         Err(error) => return Err(error),
     };
+    let here = boot_id();
+    if here.is_empty() {
+        // Or every tree would seem to be of another boot.
+        return Err(io::Error::other(
+            "this boot of the machine has no name: /proc/sys/kernel/random/boot_id cannot be read",
+        ));
+    }
     // In another boot nothing of the tree can live; a copy of the directory knows nothing of the original's processes.
-    if note.boot_id != boot_id() || note.place != Some(Place::of(lock.file())?) {
+    if note.boot_id != here || note.place != Some(Place::of(lock.file())?) {
         return Ok(Swept::default());
     }
     let group = note.cgroup.clone().map(Group::at);

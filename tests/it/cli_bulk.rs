@@ -142,8 +142,13 @@ async fn the_first_bad_line_is_named_and_nothing_is_enqueued() {
         }
     }
     refused(&orch.run(["enqueue", "--from", "nowhere"]).await, &["nowhere", "No such file"]);
+    // Of two that are refused the first is named, whatever their keys.
+    orch.run(["enqueue", "a", "--dedupe-key", "also"]).await.ok();
+    let refuse = |key: &str| format!("{{\"agent\": \"a\", \"dedupe_key\": \"{key}\", \"on_conflict\": \"refuse\"}}\n");
+    std::fs::write(orch.path("jobs.ndjson"), ["free", "live", "also"].map(refuse).concat()).unwrap();
+    refused(&orch.run(["enqueue", "--from", "jobs.ndjson"]).await, &["line 2: ", "already live as job 1"]);
     refused(&orch.run(["enqueue", "--from", "."]).await, &["directory"]);
-    assert_eq!(one(&db, "select count(*) from orch.jobs").await, "1");
+    assert_eq!(one(&db, "select count(*) from orch.jobs").await, "2");
 }
 
 #[tokio::test]

@@ -302,6 +302,20 @@ async fn one_refused_result_in_a_batch_fails_its_own_job_with_the_databases_word
 }
 
 #[tokio::test]
+async fn a_time_that_the_database_does_not_know_sticks_nowhere() {
+    let test = TestDb::new().await;
+    let (db, client) = (test.db(), test.client().await);
+    let owner = register(&db).await;
+    enqueue(&client, 1).await;
+    let claimed = claim(&db, &owner, 1).await.pop().unwrap();
+    let ending = Ending {
+        retry_at: Some(orch::db::jobs::When::At("-009000-01-01T00:00:00Z".parse().unwrap())),
+        ..ending(Outcome::Transient)
+    };
+    assert_eq!(settled(&db.settle_runs(vec![claimed.owned.ended(ending)]).await.unwrap()), [JobStatus::Queued]);
+}
+
+#[tokio::test]
 async fn an_error_text_with_a_nul_is_stored_all_the_same() {
     let test = TestDb::new().await;
     let (db, client) = (test.db(), test.client().await);

@@ -122,7 +122,8 @@ begin
 
     for wish in
         select w.* from orch.wishes_of(wishes) w join unnest(taken) t (place) on t.place = w.place
-         order by w.dedupe_key collate "C", w.place
+         -- the first that must be refused is the one that is named
+         order by case when w.on_conflict = 'refuse' then w.place end nulls last, w.dedupe_key collate "C", w.place
     loop
         place := wish.place;
         keyed_places := keyed_places || place;

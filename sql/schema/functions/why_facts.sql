@@ -54,7 +54,8 @@ as $$
                'has_labels', p.labels @> coalesce(facts_of_fleet.require, '{}'), 'labels', p.labels,
                'max_concurrency', p.max_concurrency,
                'running', (select count(*) from orch.agent_runs r
-                            where r.replica_id = p.replica_id and r.ended_at is null))
+                            where r.replica_id = p.replica_id and r.ended_at is null)
+                          + (select count(*) from orch.jobs j where j.awaits_replica = p.replica_id))
                order by facts_of_fleet.agent = any (p.agents) desc, p.name, p.replica_id), '[]')
       from (select p.* from orch.replicas p where p.state = 'live'
              order by facts_of_fleet.agent = any (p.agents) desc, p.name, p.replica_id limit 20) p

@@ -249,6 +249,7 @@ impl Db {
             Err(error) if error.is_about_data() && !is_in_the_way(&error) => {
                 one.ending.result = None;
                 one.ending.close_limit = None;
+                one.ending.retry_at = None;
                 one.ending.outcome = Outcome::Failed;
                 one.ending.error = Some(format!("the database refused the result: {error}"));
             }

@@ -68,7 +68,7 @@ impl Claimer {
         for job in &claim.jobs {
             *taken.entry(job.project.as_str()).or_default() += 1;
         }
-        self.shares.claimed(&claim.in_sight, &taken);
+        self.shares.claimed(&claim.in_sight, &taken, claim.seen.is_all_of(&look.window));
         let more = self.round.saw(&claim.seen, !claim.jobs.is_empty(), claim.contended);
         (claim.jobs, more, claim.contended)
     }

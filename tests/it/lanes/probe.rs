@@ -1,6 +1,11 @@
 //! Closed limits: nothing starts, then one probe, then the rest.
 
-use orch::model::{JobStatus, Outcome};
+use std::time::Duration;
+
+use orch::{
+    db::{jobs::When, runs::Ending},
+    model::{JobStatus, Outcome},
+};
 use tokio_postgres::Client;
 
 use super::{Claimer, closing, ended, ids, one, settle, stage, succeed};
@@ -97,6 +102,28 @@ async fn a_run_closes_what_its_job_needs_and_nothing_else() {
         assert_eq!(told, !closed, "{limit}");
     }
     assert_eq!(one(&client, "select count(*) from orch.limits where name = 'nowhere'").await, "0");
+}
+
+#[tokio::test]
+async fn who_closes_nothing_and_waits_for_it_is_counted_and_waits_like_any_other() {
+    let (test, client, mut claimer) = stage().await;
+    client.batch_execute("select orch.set_limit('mine'), orch.enqueue('a', limits => '{mine}')").await.unwrap();
+    for (time, (limit, seconds)) in [("nowhere", 600), ("mine", 0)].into_iter().enumerate() {
+        let job = claimer.claim(1).await.pop().unwrap();
+        let waits_for = Some(When::In(Duration::from_secs(seconds)));
+        settle(&test.db(), [(job.owned, Ending { retry_at: waits_for, ..closing(limit, seconds) })]).await;
+        let told = "select transient_count, closed_until is null, run_at > now() and run_at < now() + interval '5 min'
+                      from orch.jobs, orch.limits";
+        let row = client.query_one(told, &[]).await.unwrap();
+        let (count, open, waits): (i32, bool, bool) = (row.get(0), row.get(1), row.get(2));
+        assert_eq!((count, open, waits), (time as i32 + 1, true, true), "{limit}");
+        assert!(
+            one(&client, "select error from orch.agent_runs order by ended_at desc limit 1")
+                .await
+                .contains("closed no limit")
+        );
+        client.batch_execute("update orch.jobs set run_at = now()").await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -152,6 +152,24 @@ async fn a_full_replica_is_told_with_its_slots_and_how_many_are_ahead() {
 }
 
 #[tokio::test]
+async fn the_old_process_of_a_job_that_was_taken_has_a_slot_until_it_has_ended() {
+    let db = TestDb::new().await;
+    let played = Played::on(&db, &["a"]).await;
+    let orch = Orch::on(&db);
+    let client = db.client().await;
+    client.batch_execute("update orch.replicas set max_concurrency = 1").await.unwrap();
+    let taken = enqueue(&orch, &["a"]).await;
+    let claimed = played.claim().await.unwrap();
+    client.execute("update orch.jobs set status = 'queued' where id = $1", &[&taken]).await.unwrap();
+    let next = enqueue(&orch, &["a"]).await;
+    says(&why(&orch, taken).await, "old_process_ending", &[], "");
+    says(&why(&orch, next).await, "no_free_slot", &["full: \"played\" 1/1"], "");
+    let run_id = Some(claimed.owned.run_id());
+    assert!(played.db.acknowledge_ended(played.replica_id, claimed.owned.job_id(), run_id).await.unwrap());
+    says(&why(&orch, taken).await, "next", &[], "");
+}
+
+#[tokio::test]
 async fn what_runs_is_told_with_its_process_and_what_ended_with_what_was_tried() {
     let db = TestDb::new().await;
     let played = Played::on(&db, &["a"]).await;
