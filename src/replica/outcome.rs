@@ -141,7 +141,9 @@ fn by_exit(exit: &Exit, success_codes: &[i32], ending: &mut Ending) {
     if ending.retry_at.is_some() || (exit.exit_code == Some(TRANSIENT_CODE) && !success) {
         ending.outcome = Outcome::Transient;
         ending.error = Some(match &ending.close_limit {
-            Some(close) => format!("closes the limit {:?} and waits for it ({})", close.limit, how_it_exited(exit)),
+            Some(close) => {
+                format!("asked to close the limit {:?} and to run again then ({})", close.limit, how_it_exited(exit))
+            }
             None => format!("asked to be run again later ({})", how_it_exited(exit)),
         });
     } else if success {

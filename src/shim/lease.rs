@@ -81,7 +81,11 @@ impl LeaseFile {
 
 /// Removes the lease of a boot that no run follows any more.
 pub fn remove_lease(state_dir: &Path, replica_id: ReplicaId) -> io::Result<()> {
-    match fs::remove_file(lease_path(state_dir, replica_id)) {
+    remove_if_there(&lease_path(state_dir, replica_id))
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
@@ -93,10 +97,7 @@ pub fn remove_leases(files: &[PathBuf], kept: &[ReplicaId]) -> io::Result<()> {
         let name = path.file_name().and_then(|name| name.to_str());
         let id: Option<ReplicaId> = name.and_then(|name| name.parse().ok());
         if id.is_none_or(|id| !kept.contains(&id)) {
-            match fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            remove_if_there(path)?;
         }
     }
     Ok(())
