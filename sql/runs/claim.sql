@@ -216,21 +216,30 @@ claimed as (
     returning p.place, j.id, j.run_id, j.attempt, j.project, j.agent, j.payload::text as payload, j.error, j.max_attempts,
               j.timeout, j.limits
 ),
-ruled as (
-    select c.*,
-           coalesce(c.timeout, a.timeout) as timeout_by_rule,
-           case when c.limits is null and a.limits is null then null
-                else array(select distinct n from unnest(c.limits || a.limits) n order by n) end as holds,
+-- The rules of each agent, made once a claim and not once a job.
+rules as materialized (
+    select c.agent, a.limits, a.timeout,
            $7 || jsonb_build_object(
-               'max_attempts', coalesce(c.max_attempts, a.max_attempts, 3),
+               'max_attempts', coalesce(a.max_attempts, 3),
                'on_lost', coalesce(a.on_lost, 'requeue'),
-               'timeout', extract(epoch from coalesce(c.timeout, a.timeout)),
+               'timeout', extract(epoch from a.timeout),
                'backoff', jsonb_build_object(
                    'base', extract(epoch from coalesce(a.backoff_base, interval '5 seconds')),
                    'factor', coalesce(a.backoff_factor, 2),
-                   'max', extract(epoch from coalesce(a.backoff_max, interval '1 hour')))) as rules
-      from claimed c
+                   'max', extract(epoch from coalesce(a.backoff_max, interval '1 hour')))) as of_agent
+      from (select distinct agent from claimed) c
       left join orch.agents a on a.name = c.agent
+),
+ruled as (
+    select c.*,
+           coalesce(c.timeout, r.timeout) as timeout_by_rule,
+           case when c.limits is null and r.limits is null then null
+                else array(select distinct n from unnest(c.limits || r.limits) n order by n) end as holds,
+           case when c.max_attempts is null and c.timeout is null then r.of_agent
+                else r.of_agent || jsonb_strip_nulls(jsonb_build_object(
+                         'max_attempts', c.max_attempts, 'timeout', extract(epoch from c.timeout))) end as rules
+      from claimed c
+      join rules r on r.agent = c.agent
 ),
 opened as (
     insert into orch.agent_runs (run_id, job_id, attempt, replica_id, host, boot_id, claimed_at, rules, project, agent, limits)

@@ -68,7 +68,7 @@ async fn a_disabled_trigger_is_found() {
 #[tokio::test]
 async fn a_missing_guard_is_found() {
     for (damage, words) in [
-        ("drop trigger jobs_zz1_guard_owner on orch.jobs", ["triggers", "is missing"]),
+        ("drop trigger jobs_zz1_guard_job on orch.jobs", ["triggers", "is missing"]),
         ("alter table orch.jobs drop constraint queued_has_no_owner", ["checks", "queued_has_no_owner"]),
         ("drop index orch.jobs_claim", ["indexes", "jobs_claim"]),
         ("drop index orch.jobs_running_gate", ["indexes", "jobs_running_gate"]),
@@ -101,11 +101,11 @@ async fn a_guard_that_says_something_else_under_its_name_is_found() {
             ["indexes", "jobs_running_gate", "not as it was made"],
         ),
         (
-            "drop trigger jobs_zz1_guard_owner on orch.jobs; \
-             create trigger jobs_zz1_guard_owner before insert or update on orch.jobs for each row when (false) \
-             execute function orch.guard_owner(); \
-             alter table orch.jobs enable always trigger jobs_zz1_guard_owner",
-            ["triggers", "jobs_zz1_guard_owner", "not as it was made"],
+            "drop trigger jobs_zz1_guard_job on orch.jobs; \
+             create trigger jobs_zz1_guard_job before insert or update on orch.jobs for each row when (false) \
+             execute function orch.guard_job(); \
+             alter table orch.jobs enable always trigger jobs_zz1_guard_job",
+            ["triggers", "jobs_zz1_guard_job", "not as it was made"],
         ),
     ] {
         wrong(&after(damage).await, &words);
@@ -149,12 +149,12 @@ async fn a_schema_of_another_build_is_found() {
 async fn a_function_that_was_replaced_by_hand_is_found_and_put_back_by_migrate() {
     let db = TestDb::new().await;
     let orch = Orch::on(&db);
-    let damage = "create or replace function orch.guard_owner() returns trigger language plpgsql \
+    let damage = "create or replace function orch.guard_job() returns trigger language plpgsql \
                   as $$ begin return new; end $$; \
                   drop function orch.hold(bigint)";
     db.client().await.batch_execute(damage).await.unwrap();
     let output = orch.run(["doctor"]).await;
-    wrong(&output, &["functions", "orch.guard_owner"]);
+    wrong(&output, &["functions", "orch.guard_job"]);
     wrong(&output, &["functions", "orch.hold"]);
     orch.run(["migrate"]).await.ok();
     orch.run(["doctor"]).await.ok();

@@ -239,12 +239,34 @@ async fn migrating_with_data_in_the_tables_changes_none_of_it_and_restores_disab
     client
         .batch_execute(
             "alter table orch.jobs disable trigger user;
-             create or replace function orch.guard_owner() returns trigger language plpgsql as 'begin return new; end'",
+             create or replace function orch.guard_job() returns trigger language plpgsql as 'begin return new; end'",
         )
         .await
         .unwrap();
     schema::migrate(&db.config()).await.unwrap();
     assert_eq!(content().await, before);
+    assert_eq!(catalog(&db).await, shape);
+}
+
+/// As versions up to 12 had them: functions of three triggers, each with a condition.
+const GUARDS_BEFORE: &str = "
+    create function orch.guard_transition() returns trigger language plpgsql as 'begin return new; end';
+    create function orch.guard_owner() returns trigger language plpgsql as 'begin return new; end';
+    create function orch.derive_helpers() returns trigger language plpgsql as 'begin return new; end';
+    create trigger jobs_zz0_guard_transition before update on orch.jobs
+        for each row when (new.attempt < old.attempt) execute function orch.guard_transition();
+    create trigger jobs_zz1_guard_owner before insert or update on orch.jobs
+        for each row when (new.status <> 'running') execute function orch.guard_owner();
+    create trigger jobs_zz2_derive_helpers before insert or update on orch.jobs
+        for each row when (new.status = 'held') execute function orch.derive_helpers();";
+
+#[tokio::test]
+async fn the_guards_of_a_schema_of_version_12_give_way_to_those_of_now() {
+    let db = TestDb::new().await;
+    let shape = catalog(&db).await;
+    db.client().await.batch_execute(GUARDS_BEFORE).await.unwrap();
+    assert_ne!(catalog(&db).await, shape);
+    schema::migrate(&db.config()).await.unwrap();
     assert_eq!(catalog(&db).await, shape);
 }
 

@@ -1,6 +1,6 @@
 -- Derives finished_at, failed_at, claimable, live_dedupe_key, awaits_replica and waits_for from the status, so that a plain INSERT or
--- UPDATE does not stumble over a CHECK. Fired by its trigger only where they disagree; orch's own statements set them.
-create or replace function orch.derive_helpers() returns trigger
+-- UPDATE does not stumble over a CHECK. Called by guard_job, only where they disagree; orch's own statements set them.
+create or replace function orch.derive_helpers(new orch.jobs) returns orch.jobs
 language plpgsql
 set search_path = pg_catalog, orch
 as $$
@@ -19,4 +19,4 @@ begin
     return new;
 end
 $$;
-comment on function orch.derive_helpers() is 'Sets what follows from a job''s status, where a statement did not.';
+comment on function orch.derive_helpers(orch.jobs) is 'Sets what follows from a job''s status, where a statement did not.';

@@ -49,7 +49,8 @@ begin
              max_attempts, timeout, waits_for, claimable)
         values
             (agent, coalesce(payload, '{}'), project, coalesce(priority, 0), coalesce(run_at, now()),
-             coalesce(gate, orch.gate_of(project)), orch.sorted_limits(limits), nullif(require, '{}'),
+             coalesce(gate, orch.gate_of(project)),
+             case when limits is not null then orch.sorted_limits(limits) end, nullif(require, '{}'),
              coalesce(labels, '{}'), dedupe_key, dedupe_key, max_attempts, timeout, waits, waits is null)
         on conflict (live_dedupe_key) where live_dedupe_key is not null do nothing
         returning j.id into job_id;

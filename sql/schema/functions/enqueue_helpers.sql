@@ -51,10 +51,13 @@ end
 $$;
 comment on function orch.fault_of_wish is 'Says in words why a wish is no job; null where it is one.';
 
+-- In PL/pgSQL, which plans it once a session and not once a call.
 create or replace function orch.gate_of(project text) returns text
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, orch
 as $$
-    select 'project:' || p.name from orch.projects p where p.name = gate_of.project and p.serial
+begin
+    return (select 'project:' || p.name from orch.projects p where p.name = gate_of.project and p.serial);
+end
 $$;
 comment on function orch.gate_of is 'The gate of a serial project''s jobs; null elsewhere.';

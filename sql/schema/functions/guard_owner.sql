@@ -1,9 +1,9 @@
 -- Guard 1: a row that does not run has no owner. Nulls the ownership columns; on a queued or held row that is a repair,
--- told in events and counted in guard_repairs_total. Fired by its trigger only where there is something to null.
+-- told in events and counted in guard_repairs_total. Called by guard_job, only where there is something to null.
 --
 -- The count is kept in a setting of the transaction until its end, when count_guard_repairs adds it: counters come last
 -- in the order of locks, and a transaction that goes on for long must not keep others from repairing.
-create or replace function orch.guard_owner() returns trigger
+create or replace function orch.guard_owner(new orch.jobs) returns orch.jobs
 language plpgsql
 set search_path = pg_catalog, orch
 as $$
@@ -24,7 +24,7 @@ begin
     return new;
 end
 $$;
-comment on function orch.guard_owner() is 'Nulls the owner of a row that does not run, and counts it as a repair.';
+comment on function orch.guard_owner(orch.jobs) is 'Nulls the owner of a row that does not run, and counts it as a repair.';
 
 -- Fired at the end of the transaction, once an event; the first adds them all.
 create or replace function orch.count_guard_repairs() returns trigger

@@ -1,9 +1,9 @@
 -- Guard 3: refuses illegal transitions, and takes a running job from its owner where an operator says so.
 --
--- Fired by its trigger only for what is not a legal transition of orch's own statements, which show their token: a
+-- Called by guard_job, only for what is not a legal transition of orch's own statements, which show their token: a
 -- settle sets last_run_id to the run that it ends. What is left here: an operator's plain UPDATE of a running row to
 -- queued or held, a late result, a retry (legal in one shape), and everything illegal.
-create or replace function orch.guard_transition() returns trigger
+create or replace function orch.guard_transition(old orch.jobs, new orch.jobs) returns orch.jobs
 language plpgsql
 set search_path = pg_catalog, orch
 as $$
@@ -90,5 +90,5 @@ begin
               end;
 end
 $$;
-comment on function orch.guard_transition() is
+comment on function orch.guard_transition(orch.jobs, orch.jobs) is
     'Refuses illegal transitions (SQLSTATE OR001); takes a running job from its owner where an operator sets it to queued or held.';

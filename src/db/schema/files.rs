@@ -30,6 +30,7 @@ pub const MIGRATIONS: &[(&str, &str)] = files!("migrations":
     "V10__add_dependencies",
     "V11__create_schedules",
     "V12__make_name_checks_cheap",
+    "V13__move_format_checks_to_a_trigger",
 );
 
 /// The functions, views and triggers below `sql/schema`, in the order in which they are applied. A definition whose shape
@@ -44,6 +45,8 @@ pub const DEFINITIONS: &[(&str, &str)] = files!("sql/schema":
     "functions/enqueue_tick",
     "functions/fire_ticks",
     "functions/guard_delete",
+    "functions/guard_format",
+    "functions/guard_job",
     "functions/guard_owner",
     "functions/guard_replica",
     "functions/guard_schedule",

@@ -108,9 +108,9 @@ pub(crate) async fn the_doctor_names_what_was_switched_off(case: &mut Case) {
         case.sql.batch_execute(&definition).await.unwrap();
     }
     let tame =
-        "create or replace function orch.guard_owner() returns trigger language plpgsql as 'begin return new; end'";
+        "create or replace function orch.guard_job() returns trigger language plpgsql as 'begin return new; end'";
     case.sql.batch_execute(tame).await.unwrap();
-    wrong(case, "a tame function", &["guard_owner"]).await;
+    wrong(case, "a tame function", &["guard_job"]).await;
     case.orch.run(["migrate"]).await.ok();
     healthy(case).await;
 }
@@ -169,7 +169,7 @@ pub(crate) async fn a_data_only_restore_is_refused_or_found(case: &mut Case) {
 
     // One that is consistent comes in, but leaves the triggers enabled, no longer always: replication would pass them.
     restore(case, &dump).await.unwrap();
-    wrong(case, "a data-only restore", &["jobs_zz1_guard_owner"]).await;
+    wrong(case, "a data-only restore", &["jobs_zz1_guard_job"]).await;
     case.orch.run(["migrate"]).await.ok();
     healthy_but_for_the_dead_owner(case).await;
     case.up().await;
@@ -182,5 +182,5 @@ pub(crate) async fn a_data_only_restore_is_refused_or_found(case: &mut Case) {
 /// A live replica past its lease, and a reaper that rests, are worth a note or more; the guards are all there again.
 async fn healthy_but_for_the_dead_owner(case: &Case) {
     let output = case.orch.run(["doctor"]).await;
-    assert!(!output.stdout.contains("jobs_zz1_guard_owner"), "{}", output.stdout);
+    assert!(!output.stdout.contains("jobs_zz1_guard_job"), "{}", output.stdout);
 }

@@ -279,10 +279,16 @@ async fn a_plain_update_loses_no_cancel_that_was_asked_for() {
 async fn orchs_own_statements_fire_no_guard() {
     let db = TestDb::new().await;
     let client = db.client().await;
-    for guard in ["guard_owner", "guard_transition", "derive_helpers", "guard_delete", "guard_replica"] {
+    for (guard, takes, returns) in [
+        ("guard_owner", "new orch.jobs", "orch.jobs"),
+        ("guard_transition", "old orch.jobs, new orch.jobs", "orch.jobs"),
+        ("derive_helpers", "new orch.jobs", "orch.jobs"),
+        ("guard_delete", "", "trigger"),
+        ("guard_replica", "", "trigger"),
+    ] {
         client
             .batch_execute(&format!(
-                "create or replace function orch.{guard}() returns trigger language plpgsql as
+                "create or replace function orch.{guard}({takes}) returns {returns} language plpgsql as
                  $$ begin raise exception 'the guard {guard} fired'; end $$"
             ))
             .await

@@ -1,0 +1,52 @@
+-- Guard 4: what a job is enqueued with is well formed. As CHECKs say it, under a name and with SQLSTATE 23514, but where
+-- one of these columns is written and nowhere else: Postgres reads the text of a table's CHECKs anew for each statement,
+-- and claim, stamp and settle write none of them (docs/adr/0017).
+create or replace function orch.guard_format() returns trigger
+language plpgsql
+set search_path = pg_catalog, orch
+as $$
+declare
+    -- A bounded repetition, {0,99}, would cost ten times as much as the length by itself.
+    a_name constant text := '^[A-Za-z0-9][A-Za-z0-9._-]*$';
+    broken constant text := case
+        when length(new.agent) > 100 or new.agent !~ a_name then 'agent_is_well_formed'
+        when length(new.project) > 100 or new.project !~ a_name then 'project_is_well_formed'
+        when octet_length(new.gate) not between 1 and 500 then 'gate_is_short'
+        when octet_length(new.dedupe_key) not between 1 and 500 then 'dedupe_key_is_short'
+        when new.limits is not null and (
+                cardinality(new.limits) > 16 or length(new.limits::text) > 1617
+                or new.limits::text !~ '^\{[A-Za-z0-9][A-Za-z0-9._:/-]*(,[A-Za-z0-9][A-Za-z0-9._:/-]*)*\}$'
+                or new.limits::text ~ '[{,](all[,}]|NULL[,}]|project:|agent:)') then 'limits_are_well_formed'
+        when jsonb_typeof(new.labels) <> 'object' or pg_column_size(new.labels) > 65536 then 'labels_are_an_object'
+        when jsonb_typeof(new.require) <> 'object' or pg_column_size(new.require) > 8192 then 'require_is_an_object'
+        when new.max_attempts < 1 then 'max_attempts_is_positive'
+        -- Postgres 17 knows infinite intervals, a replica's clock does not.
+        when new.timeout <= interval '0' or new.timeout > interval '100 years' then 'timeout_is_positive_and_finite'
+        when pg_column_size(new.payload) > 16777216 then 'payload_is_bounded'
+        when new.waits_for is not null and (
+                cardinality(new.waits_for) not between 1 and 1000 or array_ndims(new.waits_for) <> 1
+                or array_position(new.waits_for, null) is not null
+                or not new.id > all (new.waits_for)) then 'waits_for_earlier_jobs'
+    end;
+begin
+    if broken is null then
+        return new;
+    end if;
+    raise exception 'new row for relation "jobs" violates "%"', broken
+        using errcode = 'check_violation', schema = 'orch', table = 'jobs', constraint = broken,
+              hint = case broken
+                  when 'agent_is_well_formed' then 'agent: 1 to 100 letters, digits, dots, underscores and hyphens, a letter or digit first'
+                  when 'project_is_well_formed' then 'project: 1 to 100 letters, digits, dots, underscores and hyphens, a letter or digit first'
+                  when 'gate_is_short' then 'gate: 1 to 500 bytes, so that it fits into an index'
+                  when 'dedupe_key_is_short' then 'dedupe_key: 1 to 500 bytes, so that it fits into an index'
+                  when 'limits_are_well_formed' then 'limits: 1 to 16 names of letters, digits, dots, underscores, colons, slashes and hyphens, a letter or digit first, 1617 characters in all; never all, project:NAME or agent:NAME, which every job needs unsaid'
+                  when 'labels_are_an_object' then 'labels: a JSON object of at most 64 KiB'
+                  when 'require_is_an_object' then 'require: a JSON object of at most 8 KiB'
+                  when 'max_attempts_is_positive' then 'max_attempts: at least 1'
+                  when 'timeout_is_positive_and_finite' then 'timeout: more than nothing and at most 100 years'
+                  when 'payload_is_bounded' then 'payload: at most 16 MiB; store more elsewhere and pass its address'
+                  when 'waits_for_earlier_jobs' then 'waits_for: 1 to 1000 jobs, each with a smaller number than this one'
+              end;
+end
+$$;
+comment on function orch.guard_format() is 'Refuses a job whose names, sizes or numbers are not well formed (SQLSTATE 23514).';
