@@ -25,7 +25,8 @@
 -- rows: first the summary (job_id null): last_project, behind which to go on, where the window was full; cut_projects and
 --       cut_lanes, those not seen to the end; contended, where another claim had what this one wanted, so that looking again
 --       soon is worth it; of the projects whose jobs may run, where there are several: projects, weights, and how many run
---       before this claim; dead_rows of the table, as the statistics have it; and the heads that were seen, as $15 to $18,
+--       before this claim; dead_rows of the table, as the statistics have it; lone, where it saw one lane at most, without a
+--       gate or a limit; and the heads that were seen, as $15 to $18,
 --       where something was claimed.
 --       Then one a claimed job, the best first; the payload as text, since JSON that Postgres takes may be nested deeper
 --       than a reader likes
@@ -205,14 +206,17 @@ locked as materialized (
        and (t.agent, t.gate, t.limits, t.require) is not distinct from (b.agent, b.gate, b.limits, b.require)
        and ($8 is null or t.id = any ($8))
 ),
+taken as (
+    select l.place, l.id, l.run_at from locked l where not $14
+),
 -- Not "claimable", which locked has seen to: a server whose statistics are from a time when the queue was empty would walk
 -- the whole index of claimable jobs, instead of looking each up by its key.
 claimed as (
     update orch.jobs j
        set status = 'running', claimable = false, run_id = ($2)[p.place], replica_id = $1, pid = null,
            started_at = clock_timestamp(), running_gate = case when $4 then j.gate end, attempt = j.attempt + 1
-      from (select l.id, row_number() over (order by l.place, l.run_at, l.id) as place from locked l) p
-     where j.id = p.id and j.status = 'queued' and not $14
+      from (select l.id, row_number() over (order by l.place, l.run_at, l.id) as place from taken l) p
+     where j.id = p.id and j.status = 'queued'
     returning p.place, j.id, j.run_id, j.attempt, j.project, j.agent, j.payload::text as payload, j.error, j.max_attempts,
               j.timeout, j.limits
 ),
@@ -255,6 +259,8 @@ select null::bigint as job_id, null::uuid as run_id, null::integer as attempt, n
            or exists (select from quotas) and not exists (select from locked) as contended,
        sight.projects, sight.weights, sight.running,
        pg_stat_get_dead_tuples('orch.jobs'::regclass) as dead_rows,
+       (select count(*) from heads) <= 1 and not exists (select from heads h where num_nonnulls(h.gate, h.limits) > 0)
+           and not exists (select from demanding) and not exists (select from needed) as lone,
        marks.projects as mark_projects, marks.lanes as mark_lanes, marks.run_ats as mark_run_ats, marks.ids as mark_ids
   from (select array_agg(r.project order by r.place) as projects, array_agg(r.lane order by r.place) as lanes
           from ring r where r.turn >= $12 or (r.place >= $11 and r.turn > 1)) cut
@@ -266,8 +272,9 @@ select null::bigint as job_id, null::uuid as run_id, null::integer as attempt, n
                from heads h where exists (select from quotas)) marks
 union all
 select id, run_id, attempt, project, agent, payload, error, extract(epoch from timeout_by_rule)::double precision,
-       null, null, null, null, null, null, null, null, null, null, null, null
+       null, null, null, null, null, null, null, null, null, null, null, null, null
   from (select * from ruled order by place) in_order
 union all
-select id, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null
+select id, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null,
+       null
   from (select id from locked where $14 order by place, run_at, id) looked

@@ -18,8 +18,16 @@ const CANCELLED: Statement = statement!("runs/cancelled", [UUID]);
 const ADOPT: Statement = statement!("runs/adopt", [UUID, INT8_ARRAY, UUID_ARRAY, UUID_ARRAY]);
 const INHERITED: Statement = statement!("runs/inherited", [UUID_ARRAY, UUID_ARRAY]);
 
-pub(super) const STATEMENTS: &[&Statement] =
-    &[&claim::CLAIM, &claim::HOLD_OFFENDER, &STAMP, &settle::SETTLE, &CANCELLED, &ADOPT, &INHERITED];
+pub(super) const STATEMENTS: &[&Statement] = &[
+    &claim::CLAIM,
+    &claim::CLAIM_LONE,
+    &claim::HOLD_OFFENDER,
+    &STAMP,
+    &settle::SETTLE,
+    &CANCELLED,
+    &ADOPT,
+    &INHERITED,
+];
 
 /// The proof that a replica owned a run when the database last said so. Spent by settling it.
 #[derive(Debug, PartialEq, Eq)]

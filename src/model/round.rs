@@ -29,6 +29,14 @@ pub struct Window {
     pub of_one_project: i32,
 }
 
+impl Window {
+    /// Whether it begins with the first lane of all.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        self.behind.is_empty() && self.cuts.is_empty()
+    }
+}
+
 impl Default for Window {
     fn default() -> Self {
         Round::default().window(usize::MAX)
@@ -48,7 +56,7 @@ impl Seen {
     /// Whether the window held every lane.
     #[must_use]
     pub fn is_all_of(&self, window: &Window) -> bool {
-        window.behind.is_empty() && window.cuts.is_empty() && self.last_project.is_none() && self.cuts.is_empty()
+        window.is_first() && self.last_project.is_none() && self.cuts.is_empty()
     }
 }
 

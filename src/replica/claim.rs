@@ -48,6 +48,8 @@ pub(super) struct Memory {
     round: Round,
     shares: Shares,
     marks: Marks,
+    /// All that waited was one lane, when last seen.
+    lone: bool,
     /// When the last claim that looked at everything had its answer.
     saw_all_at: Instant,
     /// Another claim had locked what this one wanted, since something was claimed here.
@@ -135,6 +137,7 @@ impl Memory {
             round: Round::default(),
             shares: Shares::default(),
             marks: Marks::default(),
+            lone: true,
             saw_all_at: Instant::now(),
             contended: false,
             outdone: 0,
@@ -144,8 +147,9 @@ impl Memory {
 
     /// Where to look for jobs for so many slots.
     fn look(&mut self, slots: usize) -> Look {
-        let marks = self.marks.take(self.saw_all_at.elapsed());
-        Look { window: self.round.window(slots), ahead: self.shares.ahead(), marks, only: None }
+        let (window, marks) = (self.round.window(slots), self.marks.take(self.saw_all_at.elapsed()));
+        let lone = self.lone && marks.is_none() && window.is_first();
+        Look { window, ahead: self.shares.ahead(), marks, only: None, lone }
     }
 
     /// Notes what a claim for so many jobs saw of its window and took, and how long it was at it.
@@ -156,6 +160,7 @@ impl Memory {
         }
         self.shares.claimed(&claim.in_sight, &taken, claim.seen.is_all_of(window));
         self.contended |= claim.contended;
+        self.lone = claim.lone;
         let looked = claim.looked(wanted, took);
         if self.marks.saw(std::mem::take(&mut claim.heads), looked, poll) {
             self.saw_all_at = Instant::now();

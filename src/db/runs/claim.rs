@@ -34,6 +34,8 @@ pub(super) const CLAIM: Statement = statement!(
         INT8_ARRAY,
     ]
 );
+pub(super) const CLAIM_LONE: Statement =
+    statement!("runs/claim_lone", [UUID, UUID_ARRAY, TEXT_ARRAY, BOOL, TEXT, TEXT, JSONB]);
 pub(super) const HOLD_OFFENDER: Statement = statement!("runs/hold_offender", [INT8, TEXT]);
 
 /// Who claims, and by which rules.
@@ -94,6 +96,9 @@ pub struct Look {
     pub marks: Option<Vec<Head>>,
     /// Nothing but these jobs: how a batch that failed is repeated one by one.
     pub only: Option<Vec<i64>>,
+    /// Whether all that waits may be one lane, of which a smaller statement claims. Where it is not, nothing is lost but
+    /// that statement's time. Only for a look at every lane.
+    pub lone: bool,
 }
 
 /// What a claim took and saw.
@@ -111,6 +116,8 @@ pub struct Claim {
     pub heads: Vec<Head>,
     /// Dead rows of the table, as the statistics have it.
     pub dead_rows: i64,
+    /// It saw every lane, and there was one at most, without a gate or a limit.
+    pub lone: bool,
 }
 
 impl Claim {
@@ -136,16 +143,35 @@ impl Db {
         run_ids: &[RunId],
         look: &Look,
     ) -> Result<Claim> {
-        let rows = self.claim(claimant, agents, run_ids, look, false).await?;
-        let mut claim = Claim::default();
-        for row in &rows {
-            if row.try_get::<_, Option<i64>>("job_id")?.is_some() {
-                claim.jobs.push(claimed(row, claimant.replica_id)?);
-            } else {
-                claim = Claim { jobs: claim.jobs, ..summary(row)? };
-            }
+        if look.lone
+            && let Some(claim) = self.claim_lone(claimant, agents, run_ids).await?
+        {
+            return Ok(claim);
         }
+        let mut claim = read(&self.claim(claimant, agents, run_ids, look, false).await?, claimant.replica_id, summary)?;
+        claim.lone &= look.marks.is_none() && claim.seen.is_all_of(&look.window);
         Ok(claim)
+    }
+
+    /// The same where all that waits is one lane without a gate or a limit; `None` where it is not.
+    async fn claim_lone(&self, claimant: &Claimant, agents: &[String], run_ids: &[RunId]) -> Result<Option<Claim>> {
+        let ids: Vec<uuid::Uuid> = run_ids.iter().map(|id| id.0).collect();
+        let rows = self
+            .query(
+                &CLAIM_LONE,
+                &[
+                    &claimant.replica_id.0,
+                    &ids,
+                    &agents,
+                    &claimant.serial_gate,
+                    &claimant.host,
+                    &claimant.boot_id,
+                    &json(&claimant.rules)?,
+                ],
+            )
+            .await?;
+        let claim = read(&rows, claimant.replica_id, lone_summary)?;
+        Ok(claim.lone.then_some(claim))
     }
 
     /// The jobs that this claim would take, best first.
@@ -209,6 +235,39 @@ fn json(value: &impl serde::Serialize) -> Result<serde_json::Value> {
     serde_json::to_value(value).map_err(|error| Error::Server { code: "?????".into(), message: error.to_string() })
 }
 
+/// The claimed jobs, and beside them what the one row without a job says.
+fn read(rows: &[Row], replica_id: ReplicaId, summary: impl Fn(&Row) -> Result<Claim>) -> Result<Claim> {
+    let mut claim = Claim::default();
+    for row in rows {
+        if row.try_get::<_, Option<i64>>("job_id")?.is_some() {
+            claim.jobs.push(claimed(row, replica_id)?);
+        } else {
+            claim = Claim { jobs: claim.jobs, ..summary(row)? };
+        }
+    }
+    Ok(claim)
+}
+
+fn lone_summary(row: &Row) -> Result<Claim> {
+    let project: Option<String> = row.try_get("mark_project")?;
+    let head = match project {
+        Some(project) => Some(Head {
+            project,
+            lane: row.try_get("mark_lane")?,
+            run_at: row.try_get("mark_run_at")?,
+            id: row.try_get("mark_id")?,
+        }),
+        None => None,
+    };
+    Ok(Claim {
+        contended: row.try_get("contended")?,
+        heads: head.into_iter().collect(),
+        dead_rows: row.try_get("dead_rows")?,
+        lone: row.try_get("lone")?,
+        ..Claim::default()
+    })
+}
+
 fn summary(row: &Row) -> Result<Claim> {
     let projects: Vec<String> = list(row, "projects")?;
     let (weights, running): (Vec<i32>, Vec<i64>) = (list(row, "weights")?, list(row, "running")?);
@@ -224,6 +283,7 @@ fn summary(row: &Row) -> Result<Claim> {
             .collect(),
         heads: heads(row)?,
         dead_rows: row.try_get("dead_rows")?,
+        lone: row.try_get("lone")?,
     })
 }
 

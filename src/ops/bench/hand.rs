@@ -26,12 +26,13 @@ const LEASE: Duration = Duration::from_hours(24);
 #[derive(Debug)]
 pub(super) struct Remembered {
     marks: Marks,
+    lone: bool,
     saw_all_at: Instant,
 }
 
 impl Default for Remembered {
     fn default() -> Self {
-        Self { marks: Marks::default(), saw_all_at: Instant::now() }
+        Self { marks: Marks::default(), lone: true, saw_all_at: Instant::now() }
     }
 }
 
@@ -78,19 +79,22 @@ impl Hand {
         Ok(Self { db, poll: settings.poll_interval, claimant, agents: vec![agent.name] })
     }
 
-    /// Claims up to so many.
+    /// Claims up to so many, of a queue that is one lane.
     pub(super) async fn claim(&self, jobs: usize) -> anyhow::Result<Vec<Claimed>> {
         let run_ids: Vec<RunId> = (0..jobs).map(|_| RunId::new()).collect();
-        Ok(self.db.claim_jobs(&self.claimant, &self.agents, &run_ids, &Look::default()).await?.jobs)
+        let look = Look { lone: true, ..Look::default() };
+        Ok(self.db.claim_jobs(&self.claimant, &self.agents, &run_ids, &look).await?.jobs)
     }
 
     /// Claims as the loop of a replica does, which remembers where the claim before found its jobs.
     pub(super) async fn claim_again(&self, jobs: usize, memory: &mut Remembered) -> anyhow::Result<Vec<Claimed>> {
         let run_ids: Vec<RunId> = (0..jobs).map(|_| RunId::new()).collect();
         let marks = memory.marks.take(memory.saw_all_at.elapsed());
-        let look = Look { window: Round::default().window(jobs), marks, ..Look::default() };
+        let lone = memory.lone && marks.is_none();
+        let look = Look { window: Round::default().window(jobs), marks, lone, ..Look::default() };
         let asked_at = Instant::now();
         let mut claim = self.db.claim_jobs(&self.claimant, &self.agents, &run_ids, &look).await?;
+        memory.lone = claim.lone;
         let looked = claim.looked(jobs, asked_at.elapsed());
         if memory.marks.saw(std::mem::take(&mut claim.heads), looked, self.poll) {
             memory.saw_all_at = Instant::now();

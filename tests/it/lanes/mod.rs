@@ -3,6 +3,7 @@
 mod cost;
 mod limits;
 mod load;
+mod lone;
 mod marks;
 mod operators;
 mod order;
@@ -32,6 +33,7 @@ pub(crate) struct Claimer {
     agents: Vec<String>,
     round: Round,
     shares: Shares,
+    lone: bool,
 }
 
 impl Claimer {
@@ -56,14 +58,17 @@ impl Claimer {
         .unwrap();
         let rules = ClaimantRules { max_lost: 1000, max_transient: 100, max_interrupted: 100, lease: 60.0 };
         let claimant = Claimant { replica_id, host: "here".into(), boot_id: "boot".into(), serial_gate: true, rules };
-        Self { db: db.clone(), claimant, agents, round: Round::default(), shares: Shares::default() }
+        Self { db: db.clone(), claimant, agents, round: Round::default(), shares: Shares::default(), lone: true }
     }
 
     /// One claim. The jobs, whether there is more to look at, and whether another claim was in the way.
     pub(crate) async fn once(&mut self, slots: usize) -> (Vec<Claimed>, bool, bool) {
         let run_ids: Vec<RunId> = (0..slots).map(|_| RunId::new()).collect();
-        let look = Look { window: self.round.window(slots), ahead: self.shares.ahead(), marks: None, only: None };
+        let window = self.round.window(slots);
+        let lone = self.lone && window.is_first();
+        let look = Look { window, ahead: self.shares.ahead(), marks: None, only: None, lone };
         let claim = self.db.claim_jobs(&self.claimant, &self.agents, &run_ids, &look).await.unwrap();
+        self.lone = claim.lone;
         let mut taken: HashMap<&str, usize> = HashMap::new();
         for job in &claim.jobs {
             *taken.entry(job.project.as_str()).or_default() += 1;
