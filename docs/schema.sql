@@ -873,6 +873,10 @@ function orch.enqueue(agent text, payload jsonb DEFAULT '{}'::jsonb, project tex
 function orch.enqueue_many(wishes jsonb)
     returns SETOF bigint;
 
+-- Enqueues a piece of a bulk, or says which element is the first bad one, why, and which other one has its key.
+function orch.enqueue_piece(wishes text, OUT ids bigint[], OUT place bigint, OUT code text, OUT complaint text, OUT twin bigint, OUT twin_job bigint)
+    returns record;
+
 -- Enqueues the job of a tick, as the schedule's overlap policy wants it; waits for no lock.
 function orch.enqueue_tick(s orch.schedules, tick_at timestamp with time zone, OUT answer text, OUT job_id bigint)
     returns record;
@@ -917,6 +921,14 @@ function orch.facts_of_wait(job orch.jobs, reason text, because_of text)
 function orch.fault_of_after(after bigint[], OUT code text, OUT complaint text)
     returns record;
 
+-- Says in words why a wish is refused whose dedupe_key a live job has; nulls where it is not.
+function orch.fault_of_key(dedupe_key text, on_conflict text, after bigint[], job_id bigint, job_status text, OUT code text, OUT complaint text)
+    returns record;
+
+-- The first element of enqueue_many's array that is refused because of its dedupe_key; nulls where none is.
+function orch.fault_of_keys(wishes jsonb, OUT place bigint, OUT code text, OUT complaint text)
+    returns record;
+
 -- Says in words why a name cannot be a limit's; null where it can.
 function orch.fault_of_limit_name(name text)
     returns text;
@@ -924,6 +936,10 @@ function orch.fault_of_limit_name(name text)
 -- Says in words what is wrong with the limits that a job is to need; null where nothing is.
 function orch.fault_of_limits(limits text[])
     returns text;
+
+-- Says in words which element of enqueue_many's array cannot be enqueued, the first of them; nulls where all can.
+function orch.fault_of_many(wishes jsonb, OUT place bigint, OUT code text, OUT complaint text)
+    returns record;
 
 -- Says in words why something is no schedule, as far as the database can; null where it may be one.
 function orch.fault_of_rhythm(name text, cron text, every interval, time_zone text, catch_up text, catch_up_max integer, grace interval, overlap text)
@@ -1113,6 +1129,10 @@ function orch.unfinished(after bigint[])
 function orch.unknown_limit(name text)
     returns text;
 
+-- Why a text is nothing that jsonb can hold; null where it is.
+function orch.unreadable(document text)
+    returns text;
+
 -- Since when a job waits: since it was held, its last run ended, or it was enqueued.
 function orch.waits_since(job orch.jobs)
     returns timestamp with time zone;
@@ -1128,6 +1148,10 @@ function orch.walk_lanes(most integer DEFAULT NULL::integer, of_one_project inte
 -- Why a job waits, runs or has ended: the reason, a sentence, what would unblock it, and the facts.
 function orch.why(INOUT job_id bigint, serial_gate boolean DEFAULT true, OUT status text, OUT reason text, OUT since timestamp with time zone, OUT until timestamp with time zone, OUT sentence text, OUT unblock text, OUT detail jsonb)
     returns record;
+
+-- The elements of enqueue_many's array before one of them.
+function orch.wishes_before(wishes jsonb, place bigint)
+    returns jsonb;
 
 -- The elements of enqueue_many's array as the parameters of orch.enqueue.
 function orch.wishes_of(wishes jsonb)
