@@ -95,14 +95,17 @@ create or replace function orch.open_limit(name text) returns boolean
 language plpgsql
 set search_path = pg_catalog, orch
 as $$
+declare
+    fault constant text := orch.fault_of_limit_name(name);
 begin
+    if fault is not null then
+        raise exception '%', fault using errcode = 'OR004', hint = 'nothing was changed';
+    end if;
     if orch.open_now(name, 'limit_opened') then
         return true;
     end if;
-    if coalesce(not orch.is_unsaid_limit(name), true)
-       and not exists (select from orch.limits l where l.name = open_limit.name) then
-        raise exception '%', coalesce(orch.fault_of_limit_name(name), orch.unknown_limit(name))
-            using errcode = 'OR004', hint = 'select name from orch.limit_use';
+    if not orch.is_unsaid_limit(name) and not exists (select from orch.limits l where l.name = open_limit.name) then
+        raise exception '%', orch.unknown_limit(name) using errcode = 'OR004', hint = 'select name from orch.limit_use';
     end if;
     return false;
 end
