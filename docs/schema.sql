@@ -849,7 +849,7 @@ function orch.close_until(name text, until timestamp with time zone, reason text
 function orch.count_guard_repairs()
     returns trigger;
 
--- The numbers that a field of a cron expression names; null where it is not made of numbers.
+-- The numbers that an item of a cron expression names; null where it is not made of numbers.
 function orch.cron_numbers(field text, low integer, high integer)
     returns integer[];
 
@@ -921,6 +921,10 @@ function orch.facts_of_wait(job orch.jobs, reason text, because_of text)
 function orch.fault_of_after(after bigint[], OUT code text, OUT complaint text)
     returns record;
 
+-- Says in words why a text is no cron expression, or never ticks; null where it is one that does, or null.
+function orch.fault_of_cron(cron text, shown timestamp without time zone)
+    returns text;
+
 -- Says in words why a wish is refused whose dedupe_key a live job has; nulls where it is not.
 function orch.fault_of_key(dedupe_key text, on_conflict text, after bigint[], job_id bigint, job_status text, OUT code text, OUT complaint text)
     returns record;
@@ -956,6 +960,10 @@ function orch.fault_of_wish(agent text, payload jsonb, project text, priority in
 -- Says in words which element of enqueue_many's array is the first bad one; nulls where none is.
 function orch.fault_of_wishes(wishes jsonb, OUT place bigint, OUT code text, OUT complaint text)
     returns record;
+
+-- Says in words why there is no such time zone; null where there is.
+function orch.fault_of_zone(time_zone text)
+    returns text;
 
 -- Fires ticks that a replica has computed, each once: job and next tick in one transaction.
 function orch.fire_ticks(names text[], revisions bigint[], seen timestamp with time zone[], ticks timestamp with time zone[], nexts timestamp with time zone[], left_out timestamp with time zone[], errors text[])
@@ -1015,6 +1023,10 @@ function orch.hold_limits(names text[])
 
 -- Whether every job, or every job of a project or an agent, needs this limit unsaid.
 function orch.is_unsaid_limit(name text)
+    returns boolean;
+
+-- Whether this is the name of a place with a time zone, to the letter.
+function orch.is_zone(name text)
     returns boolean;
 
 -- What keeps the due jobs of lanes from running, if anything does: of all lanes, or of some and one's own.
