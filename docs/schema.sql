@@ -1033,6 +1033,10 @@ function orch.is_zone(name text)
 function orch.judged_lanes(most integer DEFAULT NULL::integer, own_project text DEFAULT NULL::text, own_lane bigint DEFAULT NULL::bigint)
     returns TABLE(project text, lane bigint, head bigint, run_at timestamp with time zone, agent text, priority smallint, gate text, limits text[], require jsonb, needs text[], shut_limit text, closed_until timestamp with time zone, reason text, reason_without_gates text, rest text, rest_limit text);
 
+-- Keeps these limits from being dropped until the transaction ends.
+function orch.keep_limits(names text[])
+    returns void;
+
 -- What a result that comes after its run was reaped makes of the job; null: nothing.
 function orch.late_rule(was text, on_lost text, key_taken boolean, next text)
     returns text;

@@ -33,6 +33,9 @@ declare
     fault record;
     waits bigint[];
 begin
+    if limits <> '{}' then
+        perform orch.keep_limits(limits);
+    end if;
     fault := orch.fault_of_wish(agent, payload, project, priority, run_at, gate, limits, labels, require, dedupe_key,
                                 on_conflict, after, max_attempts, timeout);
     if fault.code is not null then

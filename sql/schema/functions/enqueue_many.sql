@@ -50,6 +50,12 @@ begin
       into look
       from jsonb_array_elements(wishes) e (wish);
     if look.wordy or not look.shaped then
+        perform orch.keep_limits(n.names)
+           from (select array_agg(distinct l.name) as names
+                   from jsonb_array_elements(wishes) e (wish)
+                  cross join lateral jsonb_array_elements_text(
+                      case when jsonb_typeof(e.wish -> 'limits') = 'array' then e.wish -> 'limits' end) l (name)) n
+          where n.names is not null;
         -- it says what no CHECK knows
         select f.* into place, code, complaint from orch.fault_of_wishes(wishes) f;
         if code is not null then

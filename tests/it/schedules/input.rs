@@ -159,6 +159,27 @@ async fn a_job_that_the_database_refuses_is_told_and_tried_again_at_the_next_tic
 }
 
 #[tokio::test]
+async fn a_tick_whose_limit_is_being_dropped_keeps_nobody_waiting() {
+    let (test, client, db) = with_schedule("overlap", "'queue'").await;
+    let dropper = test.client().await;
+    client
+        .batch_execute(
+            "select orch.set_limit('api', 1);
+             insert into orch.schedules (name, agent, every, limits) values ('bound', 'a', '1 min', '{api}')",
+        )
+        .await
+        .unwrap();
+    due_for(&client, 0).await;
+    dropper.batch_execute("begin; select orch.drop_limit('api')").await.unwrap();
+    assert_eq!(tick(&db).await.fired, 1, "the other one");
+    let error = client.batch_execute("select orch.run_schedule('bound')").await.unwrap_err();
+    assert!(error.as_db_error().unwrap().message().contains("somebody is dropping a limit"), "{error:?}");
+    dropper.batch_execute("rollback").await.unwrap();
+    due_for(&client, 0).await;
+    assert_eq!(tick(&db).await.fired, 2);
+}
+
+#[tokio::test]
 async fn the_command_line_adds_shows_changes_and_removes() {
     let test = TestDb::new().await;
     let orch = Orch::on(&test);
