@@ -133,7 +133,7 @@ async fn set(context: &Context, args: SetArgs) -> anyhow::Result<Exit> {
     show::one(context, &db, &args.name).await
 }
 
-/// What the database cannot judge: an expression, and whether there is ever a tick of it. An interval it judges itself.
+/// What the database cannot judge whole: an expression, and whether there is ever a tick of it. An interval it judges itself.
 async fn check_rhythm(db: &Db, schedule: &Change) -> anyhow::Result<()> {
     let Some(cron) = &schedule.cron else { return Ok(()) };
     let zone = schedule.time_zone.as_deref().unwrap_or("UTC");

@@ -165,6 +165,10 @@ begin
     end if;
     delete from orch.limits l where l.name = drop_limit.name;
     insert into orch.events (kind, detail) values ('limit_dropped', jsonb_build_object('limit', name));
+    if orch.is_unsaid_limit(name) then
+        -- A bound or a pause of these goes with it.
+        perform orch.wake(replicas => 8);
+    end if;
     return true;
 end
 $$;

@@ -1,6 +1,6 @@
 //! What operators do to limits and projects by SQL, and what they are told when they cannot.
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, types::Type};
 
 use super::{one, stage};
 use crate::{guards::refused, support::eventually};
@@ -115,6 +115,55 @@ async fn a_limit_that_an_uncommitted_job_names_is_dropped_only_if_that_job_comes
         producer.batch_execute("rollback").await.unwrap();
     });
     assert_eq!(done, "true");
+}
+
+#[tokio::test]
+async fn a_limit_is_not_dropped_under_an_agent_that_is_about_to_name_it() {
+    let (test, client, _) = stage().await;
+    let (mut replica, dropper) = (test.client().await, test.client().await);
+    client.batch_execute("select orch.set_limit('api', 1)").await.unwrap();
+    let registers = replica.transaction().await.unwrap();
+    let register = registers
+        .prepare_typed(
+            include_str!("../../../sql/agents/register.sql"),
+            &[
+                Type::TEXT_ARRAY,
+                Type::INT4_ARRAY,
+                Type::FLOAT8_ARRAY,
+                Type::FLOAT8_ARRAY,
+                Type::FLOAT8_ARRAY,
+                Type::FLOAT8_ARRAY,
+                Type::FLOAT8_ARRAY,
+                Type::TEXT_ARRAY,
+                Type::TEXT_ARRAY,
+            ],
+        )
+        .await
+        .unwrap();
+    let (none, words) = (vec![None::<f64>], |word: &str| vec![word.to_owned()]);
+    registers
+        .execute(
+            &register,
+            &[
+                &words("new"),
+                &vec![3],
+                &none,
+                &none,
+                &vec![5.0],
+                &vec![2.0],
+                &vec![60.0],
+                &words("requeue"),
+                &words("api,made"),
+            ],
+        )
+        .await
+        .unwrap();
+    let (refusal, ()) = tokio::join!(refused(&dropper, "select orch.drop_limit('api')"), async {
+        until_one_waits(&client).await;
+        registers.commit().await.unwrap();
+    });
+    assert!(refusal.1.contains("agent new names it"), "{}", refusal.1);
+    assert_eq!(one(&client, "select string_agg(name, ' ' order by name) from orch.limits").await, "api made");
 }
 
 #[tokio::test]
