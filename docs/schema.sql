@@ -823,7 +823,7 @@ function orch.close_until(name text, until timestamp with time zone, reason text
 function orch.count_guard_repairs()
     returns trigger;
 
--- The numbers that a field of a cron expression names; null where it is not made of numbers.
+-- The numbers that an item of a cron expression names; null where it is not made of numbers.
 function orch.cron_numbers(field text, low integer, high integer)
     returns integer[];
 
@@ -846,6 +846,10 @@ function orch.enqueue(agent text, payload jsonb DEFAULT '{}'::jsonb, project tex
 -- Enqueues an array of jobs, all or nothing; returns their numbers in order.
 function orch.enqueue_many(wishes jsonb)
     returns SETOF bigint;
+
+-- Enqueues a piece of a bulk, or says which element is the first bad one, why, and which other one has its key.
+function orch.enqueue_piece(wishes text, OUT ids bigint[], OUT place bigint, OUT code text, OUT complaint text, OUT twin bigint, OUT twin_job bigint)
+    returns record;
 
 -- Enqueues the job of a tick, as the schedule's overlap policy wants it; waits for no lock.
 function orch.enqueue_tick(s orch.schedules, tick_at timestamp with time zone, OUT answer text, OUT job_id bigint)
@@ -891,6 +895,18 @@ function orch.facts_of_wait(job orch.jobs, reason text, because_of text)
 function orch.fault_of_after(after bigint[], OUT code text, OUT complaint text)
     returns record;
 
+-- Says in words why a text is no cron expression, or never ticks; null where it is one that does, or null.
+function orch.fault_of_cron(cron text, shown timestamp without time zone)
+    returns text;
+
+-- Says in words why a wish is refused whose dedupe_key a live job has; nulls where it is not.
+function orch.fault_of_key(dedupe_key text, on_conflict text, after bigint[], job_id bigint, job_status text, OUT code text, OUT complaint text)
+    returns record;
+
+-- The first element of enqueue_many's array that is refused because of its dedupe_key; nulls where none is.
+function orch.fault_of_keys(wishes jsonb, OUT place bigint, OUT code text, OUT complaint text)
+    returns record;
+
 -- Says in words why a name cannot be a limit's; null where it can.
 function orch.fault_of_limit_name(name text)
     returns text;
@@ -898,6 +914,10 @@ function orch.fault_of_limit_name(name text)
 -- Says in words what is wrong with the limits that a job is to need; null where nothing is.
 function orch.fault_of_limits(limits text[])
     returns text;
+
+-- Says in words which element of enqueue_many's array cannot be enqueued, the first of them; nulls where all can.
+function orch.fault_of_many(wishes jsonb, OUT place bigint, OUT code text, OUT complaint text)
+    returns record;
 
 -- Says in words why something is no schedule, as far as the database can; null where it may be one.
 function orch.fault_of_rhythm(name text, cron text, every interval, time_zone text, catch_up text, catch_up_max integer, grace interval, overlap text)
@@ -914,6 +934,10 @@ function orch.fault_of_wish(agent text, payload jsonb, project text, priority in
 -- Says in words which element of enqueue_many's array is the first bad one; nulls where none is.
 function orch.fault_of_wishes(wishes jsonb, OUT place bigint, OUT code text, OUT complaint text)
     returns record;
+
+-- Says in words why there is no such time zone; null where there is.
+function orch.fault_of_zone(time_zone text)
+    returns text;
 
 -- Fires ticks that a replica has computed, each once: job and next tick in one transaction.
 function orch.fire_ticks(names text[], revisions bigint[], seen timestamp with time zone[], ticks timestamp with time zone[], nexts timestamp with time zone[], left_out timestamp with time zone[], errors text[])
@@ -983,9 +1007,17 @@ function orch.hold_limits(names text[])
 function orch.is_unsaid_limit(name text)
     returns boolean;
 
+-- Whether this is the name of a place with a time zone, to the letter.
+function orch.is_zone(name text)
+    returns boolean;
+
 -- What keeps the due jobs of lanes from running, if anything does: of all lanes, or of some and one's own.
 function orch.judged_lanes(most integer DEFAULT NULL::integer, own_project text DEFAULT NULL::text, own_lane bigint DEFAULT NULL::bigint)
     returns TABLE(project text, lane bigint, head bigint, run_at timestamp with time zone, agent text, priority smallint, gate text, limits text[], require jsonb, needs text[], shut_limit text, closed_until timestamp with time zone, reason text, reason_without_gates text, rest text, rest_limit text);
+
+-- Keeps these limits from being dropped until the transaction ends.
+function orch.keep_limits(names text[])
+    returns void;
 
 -- What a result that comes after its run was reaped makes of the job; null: nothing.
 function orch.late_rule(was text, on_lost text, key_taken boolean, next text)
@@ -1095,6 +1127,10 @@ function orch.unfinished(after bigint[])
 function orch.unknown_limit(name text)
     returns text;
 
+-- Why a text is nothing that jsonb can hold; null where it is.
+function orch.unreadable(document text)
+    returns text;
+
 -- Since when a job waits: since it was held, its last run ended, or it was enqueued.
 function orch.waits_since(job orch.jobs)
     returns timestamp with time zone;
@@ -1110,6 +1146,10 @@ function orch.walk_lanes(most integer DEFAULT NULL::integer, of_one_project inte
 -- Why a job waits, runs or has ended: the reason, a sentence, what would unblock it, and the facts.
 function orch.why(INOUT job_id bigint, serial_gate boolean DEFAULT true, OUT status text, OUT reason text, OUT since timestamp with time zone, OUT until timestamp with time zone, OUT sentence text, OUT unblock text, OUT detail jsonb)
     returns record;
+
+-- The elements of enqueue_many's array before one of them.
+function orch.wishes_before(wishes jsonb, place bigint)
+    returns jsonb;
 
 -- The elements of enqueue_many's array as the parameters of orch.enqueue.
 function orch.wishes_of(wishes jsonb)

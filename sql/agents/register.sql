@@ -10,7 +10,7 @@
 -- $8 text[]              on_lost
 -- $9 text[]              limits, the names of each agent separated by commas; null for none
 -- rows: none
--- guard: the CHECKs of orch.agents and orch.limits; a row that says the same already is not written
+-- guard: the CHECKs of orch.agents and orch.limits; orch.drop_limit waits for this, and sees it; a row that says the same already is not written
 -- index: the primary keys
 with facts as (
     select f.*, string_to_array(f.names, ',') as limits
@@ -22,12 +22,17 @@ made as (
     insert into orch.limits (name)
     select distinct u.name from facts f cross join lateral unnest(f.limits) u (name) order by u.name
     on conflict on constraint limits_pkey do nothing
+),
+-- Nor is it dropped before the agents that name it can be seen.
+kept as (
+    select orch.keep_limits(array_agg(distinct u.name)) from facts f cross join lateral unnest(f.limits) u (name)
 )
 insert into orch.agents as a
     (name, max_attempts, timeout, silence_timeout, backoff_base, backoff_factor, backoff_max, on_lost, limits, updated_at)
 select f.name, f.max_attempts, make_interval(secs => f.timeout), make_interval(secs => f.silence_timeout),
        make_interval(secs => f.base), f.factor, make_interval(secs => f.max), f.on_lost, f.limits, clock_timestamp()
   from facts f
+ where (select count(*) from kept) > 0
  order by f.name
 on conflict (name) do update
    set max_attempts = excluded.max_attempts, timeout = excluded.timeout, silence_timeout = excluded.silence_timeout,

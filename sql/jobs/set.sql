@@ -1,4 +1,4 @@
--- Change when, or before which others, a job that does not run is to run.
+-- Change when, or before which others, a job that does not run is to run. Made due, it is told as an enqueue is.
 --
 -- $1 bigint            id
 -- $2 smallint          priority, or null to leave it
@@ -12,10 +12,14 @@ with changed as (
        set priority = coalesce($2, priority),
            run_at = coalesce($3, now() + make_interval(secs => $4), run_at)
      where id = $1 and status in ('queued', 'held')
-    returning id, priority, run_at
+    returning id, priority, run_at, agent, require, claimable
 ),
 told as (
     insert into orch.events (kind, job_id, detail)
     select 'set', id, jsonb_build_object('priority', priority, 'run_at', run_at) from changed
+),
+woken as (
+    select orch.wake(agent, require) as replicas
+      from changed where claimable and run_at <= now() and num_nonnulls($3, $4) > 0
 )
-select priority, run_at from changed
+select c.priority, c.run_at from changed c where (select count(replicas) from woken) >= 0

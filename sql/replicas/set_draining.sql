@@ -1,4 +1,5 @@
--- Tell replicas to claim nothing more, or to claim again: an operator's act. Their runs are not touched.
+-- Tell replicas to claim nothing more, or to claim again: an operator's act. Their runs are not touched. What may claim again
+-- hears of it on its own channel: no enqueue has told it of what waits.
 --
 -- $1 uuid[]    replica_ids
 -- $2 boolean   whether they are to drain
@@ -19,5 +20,9 @@ told as (
     select case when $2 then 'draining' else 'drain_ended' end,
            jsonb_build_object('replica_id', replica_id, 'name', name, 'host', host)
       from changed
+),
+woken as (
+    -- A commit that notifies into a full queue fails.
+    select pg_notify('orch_' || replica_id, '') as said from changed where not $2 and pg_notification_queue_usage() <= 0.5
 )
-select a.replica_id, a.draining is distinct from $2 as changed from asked a
+select a.replica_id, a.draining is distinct from $2 as changed from asked a where (select count(said) from woken) >= 0

@@ -18,7 +18,10 @@ use super::{
 };
 use crate::{
     db::{Db, schedules::Change},
-    model::{meant, schedule::Fault},
+    model::{
+        meant,
+        schedule::{CatchUp, Fault},
+    },
 };
 
 /// More than anybody reads.
@@ -97,6 +100,7 @@ async fn add(context: &Context, args: AddArgs) -> anyhow::Result<Exit> {
         bail!("nothing says when it ticks: give --cron or --every");
     }
     let mut new = args.flags.change(context, args.payload.as_deref())?;
+    args.flags.check_use(new.cron.is_some(), new.catch_up.unwrap_or(CatchUp::One))?;
     new.agent = Some(args.agent);
     new.paused = args.paused.then_some(true);
     let db = context.db().await?;
@@ -121,6 +125,7 @@ async fn set(context: &Context, args: SetArgs) -> anyhow::Result<Exit> {
     if becomes.every.is_none() && becomes.cron.is_none() {
         becomes.cron = is.cron;
     }
+    args.flags.check_use(becomes.cron.is_some(), becomes.catch_up.unwrap_or(is.catch_up))?;
     check_rhythm(&db, &becomes).await?;
     if !db.set_schedule(&args.name, &change).await.map_err(|error| explain(&error))? {
         return unknown(&db, &args.name).await;
@@ -128,7 +133,7 @@ async fn set(context: &Context, args: SetArgs) -> anyhow::Result<Exit> {
     show::one(context, &db, &args.name).await
 }
 
-/// What the database cannot judge: an expression, and whether there is ever a tick of it. An interval it judges itself.
+/// What the database cannot judge whole: an expression, and whether there is ever a tick of it. An interval it judges itself.
 async fn check_rhythm(db: &Db, schedule: &Change) -> anyhow::Result<()> {
     let Some(cron) = &schedule.cron else { return Ok(()) };
     let zone = schedule.time_zone.as_deref().unwrap_or("UTC");

@@ -36,11 +36,26 @@ pub(super) fn short(seconds: f64) -> String {
     }
 }
 
+/// A span whole, as people write it: `1s 500ms`, `1h 30m 15s`, `15m`, `9d`. To the microsecond, as the database has it.
+pub(super) fn exact(seconds: f64) -> String {
+    let mut rest = (seconds.max(0.0) * 1e6).round() as u64;
+    let mut parts = Vec::new();
+    for (unit, micros) in
+        [("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1000), ("us", 1)]
+    {
+        if rest >= micros {
+            parts.push(format!("{}{unit}", rest / micros));
+            rest %= micros;
+        }
+    }
+    if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use super::{When, parse_when, short};
+    use super::{When, exact, parse_span, parse_when, short};
 
     #[test]
     fn a_time_is_an_instant_or_a_span_and_never_infinite() {
@@ -55,5 +70,20 @@ mod tests {
     fn ages_are_short() {
         let ages: Vec<String> = [-1.0, 0.4, 59.0, 60.0, 250.0, 7200.0, 7500.0, 90_000.0, 864_000.0].map(short).into();
         assert_eq!(ages, ["0s", "0s", "59s", "1m", "4m10s", "2h", "2h05m", "1d01h", "10d"]);
+    }
+
+    #[test]
+    fn what_is_stored_is_shown_whole_and_can_be_said_again() {
+        for (seconds, shown) in [
+            (0.0, "0s"),
+            (1.5, "1s 500ms"),
+            (900.0, "15m"),
+            (5415.0, "1h 30m 15s"),
+            (781_200.000_001, "9d 1h 1us"),
+            (1.1, "1s 100ms"),
+        ] {
+            assert_eq!(exact(seconds), shown);
+            assert_eq!(parse_span(shown), Ok(Duration::from_micros((seconds * 1e6).round() as u64)));
+        }
     }
 }

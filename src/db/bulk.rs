@@ -12,10 +12,10 @@ use super::{Db, Error, Params, Result, Row, Statement, session::Session, stateme
 use crate::model::JobId;
 
 const ENQUEUE: Statement = statement!("bulk/enqueue", [TEXT]);
-const READABLE: Statement = statement!("bulk/readable", [TEXT]);
+const UNREADABLE: Statement = statement!("bulk/unreadable", [TEXT]);
 const INSTANT: Statement = statement!("bulk/instant", [FLOAT8]);
 
-pub(super) const STATEMENTS: &[&Statement] = &[&ENQUEUE, &READABLE, &INSTANT];
+pub(super) const STATEMENTS: &[&Statement] = &[&ENQUEUE, &UNREADABLE, &INSTANT];
 
 /// An open transaction that jobs are enqueued in.
 #[derive(Debug)]
@@ -26,13 +26,33 @@ pub struct Bulk {
 
 /// Why a piece was not enqueued.
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// One of its wishes is no job.
+    Fault(Fault),
+    /// The server cannot hold what it says, in the server's words: [`Bulk::find_unreadable`] says where.
+    Unreadable(String),
+}
+
+/// The first wish of a piece that cannot be enqueued.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// Which of the piece's wishes is the first bad one, from 0 on.
+    /// Which, from 0 on.
     pub place: usize,
     /// The SQLSTATE, as `orch.enqueue` would raise it.
     pub code: String,
-    /// In words.
+    /// In words, but for the twin.
     pub complaint: String,
+    /// The wish of this bulk that has its dedupe key.
+    pub twin: Option<Twin>,
+}
+
+/// A wish of the bulk, whose job nobody else has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Twin {
+    /// One of the same piece, from 0 on.
+    Wish(usize),
+    /// One of a piece before, by the number that it was to get.
+    Job(JobId),
 }
 
 impl Db {
@@ -46,29 +66,32 @@ impl Db {
 
 impl Bulk {
     /// Enqueues a piece: a JSON array of objects whose keys are the parameters of `orch.enqueue`. Its numbers in order, or
-    /// the first fault; after that, and after an error, the bulk is of no more use. A [`Error::Data`] is the server's word
-    /// on JSON that it cannot hold: [`Bulk::find_unreadable`] says where.
+    /// why not: then nothing of it is enqueued, and the bulk is not to be committed.
     ///
     /// There is no bound: another transaction may have one of the dedupe keys in its hands for long.
-    pub async fn enqueue(&self, wishes: &str) -> Result<Result<Vec<JobId>, Fault>> {
+    pub async fn enqueue(&self, wishes: &str) -> Result<Result<Vec<JobId>, Refusal>> {
         let rows = self.query(&ENQUEUE, &[&wishes]).await?;
         let row = rows.first().ok_or_else(no_row)?;
         let Some(code) = row.try_get("code")? else {
             let ids: Vec<i64> = row.try_get("ids")?;
             return Ok(Ok(ids.into_iter().map(JobId).collect()));
         };
-        let place: i64 = row.try_get("place")?;
-        Ok(Err(Fault { place: place.max(1) as usize - 1, code, complaint: row.try_get("complaint")? }))
+        let complaint = row.try_get("complaint")?;
+        let place = |name| -> Result<Option<usize>> {
+            Ok(row.try_get::<_, Option<i64>>(name)?.map(|place| place.max(1) as usize - 1))
+        };
+        let Some(at) = place("place")? else { return Ok(Err(Refusal::Unreadable(complaint))) };
+        let job = row.try_get::<_, Option<i64>>("twin_job")?.map(|id| Twin::Job(JobId(id)));
+        let twin = place("twin")?.map(Twin::Wish).or(job);
+        Ok(Err(Refusal::Fault(Fault { place: at, code, complaint, twin })))
     }
 
-    /// The first of these texts that the server cannot read as jsonb, with its word on it. Ends the transaction: nothing
-    /// of this bulk is enqueued any more.
-    pub async fn find_unreadable(&self, texts: &[&str]) -> Result<Option<(usize, Error)>> {
-        self.session.client.batch_execute("rollback").await?;
+    /// The first of these texts that the server cannot read as jsonb, with its word on it.
+    pub async fn find_unreadable(&self, texts: &[&str]) -> Result<Option<(usize, String)>> {
         for (place, text) in texts.iter().enumerate() {
-            match self.query(&READABLE, &[text]).await {
-                Err(error @ Error::Data { .. }) => return Ok(Some((place, error))),
-                answer => drop(answer?),
+            let rows = self.query(&UNREADABLE, &[text]).await?;
+            if let Some(complaint) = rows.first().ok_or_else(no_row)?.try_get("complaint")? {
+                return Ok(Some((place, complaint)));
             }
         }
         Ok(None)

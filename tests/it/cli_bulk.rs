@@ -159,8 +159,68 @@ async fn the_first_bad_line_is_the_first_of_all_kinds() {
     refused(&orch.run(["enqueue", "--from", "jobs.ndjson"]).await, &["line 2: gate"]);
     write(&orch, "{\"agent\": \"a\"}\nno json\n{\"agent\": \"a\", \"gate\": \"\"}\n");
     refused(&orch.run(["enqueue", "--from", "jobs.ndjson"]).await, &["line 2: a JSON object is needed"]);
-    write(&orch, "{\"agent\": \"a\", \"priority\": 99999}\n{\"agent\": \"a\", \"run_at\": \"soon\"}\n{\"x\": 1}\n");
-    refused(&orch.run(["enqueue", "--from", "jobs.ndjson"]).await, &["line 3: unknown key"]);
+    // Of what only the database knows as well: a key, a text, a number.
+    let [key, text, number] =
+        ["{\"x\": 1}", "{\"agent\": \"a\", \"run_at\": \"soon\"}", "{\"agent\": \"a\", \"priority\": 99999}"];
+    for (lines, words) in [
+        ([number, text, key], "line 1: priority 99999"),
+        ([text, number, key], "line 1: invalid input syntax"),
+        ([key, number, text], "line 1: unknown key \"x\""),
+    ] {
+        write(&orch, lines.join("\n"));
+        refused(&orch.run(["enqueue", "--from", "jobs.ndjson"]).await, &[words]);
+    }
+}
+
+#[tokio::test]
+async fn a_refused_key_above_a_bad_line_is_named_and_one_below_is_not() {
+    let (db, orch) = place().await;
+    orch.run(["enqueue", "a", "--dedupe-key", "live"]).await.ok();
+    let refused_key = "{\"agent\": \"a\", \"dedupe_key\": \"live\", \"on_conflict\": \"refuse\"}";
+    for (bad, words) in [
+        ("{\"agent\": \"a\", \"gate\": \"\"}", "gate must have"),
+        ("{\"agent\": \"a\", \"priority\": \"1\"}", "priority must be of type number"),
+        ("{\"agent\": \"a\", \"run_at\": \"soon\"}", "invalid input syntax"),
+        ("{\"agent\": \"a\", \"limits\": [\"nowhere\"]}", "is unknown"),
+        ("{\"agent\": \"a\", \"after\": [99]}", "there is no such job"),
+        ("{\"agent\": \"a\", \"payload\": \"\\ud800\"}", "the database cannot hold it"),
+        ("no json", "a JSON object is needed"),
+        ("{\"agent\": \"nobody\"}", "no replica has registered"),
+    ] {
+        write(&orch, ["{\"agent\": \"a\"}", refused_key, "{\"agent\": \"a\"}", bad].join("\n"));
+        refused(&orch.run(["enqueue", "--from", "jobs.ndjson"]).await, &["line 2: ", "already live as job 1"]);
+        write(&orch, ["{\"agent\": \"a\"}", bad, "{\"agent\": \"a\"}", refused_key].join("\n"));
+        refused(&orch.run(["enqueue", "--from", "jobs.ndjson"]).await, &["line 2: ", words]);
+    }
+    // Of two faults that only the server's JSON or only its columns know, the upper one as well.
+    let (unreadable, bad) = ("{\"agent\": \"a\", \"payload\": \"\\ud800\"}", "{\"agent\": \"a\", \"gate\": \"\"}");
+    write(&orch, [bad, unreadable].join("\n"));
+    refused(&orch.run(["enqueue", "--from", "jobs.ndjson"]).await, &["line 1: gate must have"]);
+    write(&orch, [unreadable, bad].join("\n"));
+    refused(&orch.run(["enqueue", "--from", "jobs.ndjson"]).await, &["line 1: the database cannot hold it"]);
+    assert_eq!(one(&db, "select count(*) from orch.jobs").await, "1");
+}
+
+#[tokio::test]
+async fn a_key_that_an_earlier_line_has_is_told_by_that_line_and_not_by_a_job_that_never_was() {
+    let (db, orch) = place().await;
+    let twin = "{\"agent\": \"a\", \"dedupe_key\": \"k\", \"on_conflict\": \"refuse\"}\n";
+    // In the same piece, and far behind it; blank lines count.
+    for between in [1, 4500] {
+        let mut text = format!("\n{{\"agent\": \"a\"}}\n\n{twin}");
+        text += &"{\"agent\": \"a\"}\n".repeat(between);
+        text += twin;
+        write(&orch, text);
+        let output = orch.run(["enqueue", "--from", "jobs.ndjson"]).await;
+        refused(&output, &[&format!("line {}: dedupe_key \"k\" is taken: line 4 has it already", between + 5)]);
+        assert!(!output.stderr.contains("job "), "{output:?}");
+    }
+    // The job that was there before is told by its number, also where an earlier line got it.
+    orch.run(["enqueue", "a", "--dedupe-key", "k"]).await.ok();
+    let live = one(&db, "select id from orch.jobs").await;
+    write(&orch, format!("{{\"agent\": \"a\", \"dedupe_key\": \"k\"}}\n{}{twin}", "{\"agent\": \"a\"}\n".repeat(4500)));
+    let output = orch.run(["enqueue", "--from", "jobs.ndjson"]).await;
+    refused(&output, &[&format!("line 4502: dedupe_key \"k\" is taken: already live as job {live}, which is queued")]);
 }
 
 #[tokio::test]

@@ -86,6 +86,10 @@ async fn what_is_no_limit_is_refused_with_the_nearest_that_is_one() {
         (&["limits", "set", "a b\u{1b}", "1"], 1, &["no well-formed name"]),
         (&["limits", "set", "project:a b", "1"], 1, &["no well-formed project"]),
         (&["limits", "open", "gpu"], 1, &["limit \"gpu\" is unknown", "there are none yet"]),
+        (&["limits", "open", "project:zzz/"], 1, &["limit \"project:zzz/\" names no well-formed project"]),
+        (&["limits", "close", "project:zzz/"], 1, &["limit \"project:zzz/\" names no well-formed project"]),
+        (&["limits", "drop", "agent:"], 1, &["limit \"agent:\" names no well-formed agent"]),
+        (&["limits", "open", "a b"], 1, &["no well-formed name"]),
         (&["enqueue", "a", "--limit", "gpu"], 1, &["is unknown"]),
         (&["enqueue", "a", "--limit", "all"], 1, &["every job needs it unsaid"]),
         (&["enqueue", "a", "--require", "gpu"], 2, &["KEY=VALUE"]),
@@ -96,6 +100,13 @@ async fn what_is_no_limit_is_refused_with_the_nearest_that_is_one() {
     orch.run(["limits", "set", "gpu-a100", "1"]).await.ok();
     refused(&orch.run(["enqueue", "a", "--limit", "gpu-a10"]).await, 1, &["the nearest is", "gpu-a100"]);
     refused(&orch.run(["limits", "close", "gpu-a10"]).await, 1, &["gpu-a100", "orch.set_limit"]);
+    refused(
+        &orch.run(["limits", "open", "gpu-a10"]).await,
+        1,
+        &["limit \"gpu-a10\" is unknown", "the nearest is", "gpu-a100"],
+    );
+    // There without a row, as every job needs them.
+    assert_eq!(orch.run(["limits", "open", "project:zzz"]).await.ok().stdout, "limit project:zzz was not closed\n");
     refused(&orch.run(["limits", "close", "gpu-a100", "--until", "2020-01-01T00:00:00Z"]).await, 1, &["past"]);
     orch.run(["enqueue", "a", "--limit", "gpu-a100", "--require", "zone=eu"]).await.ok();
     refused(&orch.run(["limits", "drop", "gpu-a100"]).await, 1, &["in use", "job 1"]);

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use orch::{
-    db::{Db, wake::Listener},
-    model::ReplicaId,
+    db::{Db, jobs::When, wake::Listener},
+    model::{JobId, ReplicaId},
 };
 use tokio_postgres::Client;
 
@@ -44,6 +44,13 @@ async fn told(listeners: &mut [Listener]) -> Vec<usize> {
         }
     }
     told
+}
+
+/// That it is told something, however long that takes; then it waits no longer.
+async fn heard(listener: &mut Listener, act: &str) {
+    let told = tokio::time::timeout(Duration::from_mins(1), listener.heard()).await;
+    assert!(matches!(told, Ok(Some(()))), "{act} told nobody");
+    listener.set_waiting(false).await.unwrap();
 }
 
 async fn number(client: &Client, query: &str) -> i64 {
@@ -126,6 +133,54 @@ async fn who_enqueues_beside_another_leaves_the_wake_up_to_that_one_but_not_for_
     })
     .await;
     open.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn every_act_of_an_operator_that_makes_a_job_due_tells_a_replica_that_waits() {
+    let test = TestDb::new().await;
+    let (db, client) = (test.db(), test.client().await);
+    let held = number(&client, "select orch.enqueue('a')").await;
+    let due = number(&client, "select orch.enqueue('a', limits => null)").await;
+    let later = number(&client, "select orch.enqueue('a', run_at => now() + interval '1 hour')").await;
+    let ended = number(&client, "select orch.enqueue('a')").await;
+    let prepare = "select orch.hold($1), orch.cancel($2), orch.set_limit('api', 1), orch.close_limit('api'),
+                          orch.pause('all'), orch.pause('project:p'), orch.pause('project:q')";
+    client.execute(prepare, &[&held, &ended]).await.unwrap();
+    for act in [
+        format!("select orch.release({held})"),
+        format!("select orch.retry({ended})"),
+        "select orch.open_limit('api')".to_owned(),
+        "select orch.set_limit('api', 2)".to_owned(),
+        "select orch.resume('all')".to_owned(),
+        "select orch.resume('project:p')".to_owned(),
+        "select orch.drop_limit('project:q')".to_owned(),
+    ] {
+        let mut one = waiting(&client, &db, &["a"]).await;
+        client.batch_execute(&act).await.unwrap();
+        heard(&mut one, &act).await;
+    }
+    for when in [When::In(Duration::ZERO), "2020-01-01T00:00:00Z".parse().unwrap()] {
+        let mut one = [waiting(&client, &db, &["a"]).await];
+        db.set_job(JobId(later), None, Some(when)).await.unwrap().unwrap();
+        heard(&mut one[0], "set --run-at").await;
+        // What is not due by it, or was due before, tells nobody.
+        one[0].set_waiting(true).await.unwrap();
+        client.batch_execute(&format!("select orch.hold({due})")).await.unwrap();
+        db.set_job(JobId(due), None, Some(when)).await.unwrap().unwrap();
+        client.batch_execute(&format!("update orch.jobs set status = 'queued' where id = {due}")).await.unwrap();
+        db.set_job(JobId(due), Some(7), None).await.unwrap().unwrap();
+        let hour = When::In(Duration::from_hours(1));
+        db.set_job(JobId(later), Some(7), Some(hour)).await.unwrap().unwrap();
+        assert_eq!(told(&mut one).await, [0; 0]);
+        one[0].set_waiting(false).await.unwrap();
+    }
+    // A replica that was draining, and that no enqueue would have told.
+    let replica = register(&client, &["a"]).await;
+    let mut one = db.listen_for(replica, &db).await.unwrap().expect("a connection that hears");
+    db.set_draining(&[replica], true).await.unwrap();
+    assert!(one.set_waiting(true).await.unwrap());
+    assert_eq!(db.set_draining(&[replica], false).await.unwrap(), [(replica, true)]);
+    heard(&mut one, "drain --off").await;
 }
 
 #[tokio::test]

@@ -32,8 +32,10 @@ declare
     live_status text;
     fault record;
     waits bigint[];
-    closes bigint;
 begin
+    if limits <> '{}' then
+        perform orch.keep_limits(limits);
+    end if;
     fault := orch.fault_of_wish(agent, payload, project, priority, run_at, gate, limits, labels, require, dedupe_key,
                                 on_conflict, after, max_attempts, timeout);
     if fault.code is not null then
@@ -73,20 +75,12 @@ begin
         end if;
         continue when job_id is null;
 
-        if after <> '{}' then
-            closes := orch.leads_to(after, job_id);
-        end if;
-        if closes is not null then
-            raise exception 'enqueue: after is circular: job % is live with dedupe_key %, and job % %', job_id,
-                    to_jsonb(dedupe_key), closes,
-                    case when closes = job_id then 'cannot wait for itself' else format('waits for job %s', job_id) end
-                using errcode = 'OR004', hint = 'nothing was enqueued';
-        end if;
-        if on_conflict = 'refuse' or (on_conflict = 'replace' and live_status = 'running') then
-            raise exception 'enqueue: dedupe_key % is taken: already live as job %, which is %',
-                    to_jsonb(dedupe_key), job_id, live_status
-                using errcode = 'OR002',
-                      hint = case when on_conflict = 'replace'
+        fault := orch.fault_of_key(dedupe_key, on_conflict, after, job_id, live_status);
+        if fault.code is not null then
+            raise exception 'enqueue: %', fault.complaint
+                using errcode = fault.code,
+                      hint = case when fault.code <> 'OR002' then 'nothing was enqueued'
+                                  when on_conflict = 'replace'
                                   then 'the payload of a running job is not replaced: wait for its end, or cancel it'
                                   else 'wait for it, cancel it, or leave on_conflict out to get its number' end;
         elsif on_conflict = 'replace' then

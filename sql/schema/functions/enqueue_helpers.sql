@@ -51,6 +51,34 @@ end
 $$;
 comment on function orch.fault_of_wish is 'Says in words why a wish is no job; null where it is one.';
 
+-- Says why a wish whose dedupe_key a live job has is refused; nulls where its on_conflict is done.
+create or replace function orch.fault_of_key(
+    dedupe_key text, on_conflict text, after bigint[], job_id bigint, job_status text, out code text, out complaint text
+)
+language plpgsql stable
+set search_path = pg_catalog, orch
+as $$
+#variable_conflict use_variable
+declare
+    closes bigint;
+begin
+    if after <> '{}' then
+        closes := orch.leads_to(after, job_id);
+    end if;
+    if closes is not null then
+        code := 'OR004';
+        complaint := format('after is circular: job %s is live with dedupe_key %s, and job %s %s', job_id,
+                            to_jsonb(dedupe_key), closes,
+                            case when closes = job_id then 'cannot wait for itself' else format('waits for job %s', job_id) end);
+    elsif on_conflict = 'refuse' or (on_conflict = 'replace' and job_status = 'running') then
+        code := 'OR002';
+        complaint := format('dedupe_key %s is taken: already live as job %s, which is %s', to_jsonb(dedupe_key), job_id,
+                            job_status);
+    end if;
+end
+$$;
+comment on function orch.fault_of_key is 'Says in words why a wish is refused whose dedupe_key a live job has; nulls where it is not.';
+
 -- In PL/pgSQL, which plans it once a session and not once a call.
 create or replace function orch.gate_of(project text) returns text
 language plpgsql stable

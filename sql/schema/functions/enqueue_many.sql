@@ -50,9 +50,16 @@ begin
       into look
       from jsonb_array_elements(wishes) e (wish);
     if look.wordy or not look.shaped then
+        perform orch.keep_limits(n.names)
+           from (select array_agg(distinct l.name) as names
+                   from jsonb_array_elements(wishes) e (wish)
+                  cross join lateral jsonb_array_elements_text(
+                      case when jsonb_typeof(e.wish -> 'limits') = 'array' then e.wish -> 'limits' end) l (name)) n
+          where n.names is not null;
         -- it says what no CHECK knows
         select f.* into place, code, complaint from orch.fault_of_wishes(wishes) f;
         if code is not null then
+            select f.* into place, code, complaint from orch.fault_of_many(wishes) f;
             return;
         end if;
     end if;
@@ -122,8 +129,7 @@ begin
 
     for wish in
         select w.* from orch.wishes_of(wishes) w join unnest(taken) t (place) on t.place = w.place
-         -- the first that must be refused is the one that is named
-         order by case when w.on_conflict = 'refuse' then w.place end nulls last, w.dedupe_key collate "C", w.place
+         order by w.dedupe_key collate "C", w.place
     loop
         place := wish.place;
         keyed_places := keyed_places || place;
@@ -138,17 +144,79 @@ begin
     select array_agg(a.id order by a.place) into ids
       from (select * from unnest(places, ids) union all select * from unnest(keyed_places, keyed_ids)) a (place, id);
 exception
-    -- of orch.enqueue: a key that is taken, or a circle
+    -- of orch.enqueue: a key that is taken, or a circle. It is not the first one unless it is said so, and what the elements
+    -- before it had made is undone.
     when sqlstate 'OR002' or sqlstate 'OR004' then
+        ids := null;
         code := sqlstate;
         complaint := regexp_replace(sqlerrm, '^enqueue: ', '');
-        ids := null;
+        for wish in select f.* from orch.fault_of_many(wishes) f where f.code is not null loop
+            place := wish.place;
+            code := wish.code;
+            complaint := wish.complaint;
+        end loop;
     when data_exception or check_violation or not_null_violation then
-        select f.* into place, code, complaint from orch.fault_of_wishes(wishes) f;
+        ids := null;
+        select f.* into place, code, complaint from orch.fault_of_many(wishes) f;
         if code is null then
             raise;
         end if;
-        ids := null;
 end
 $$;
 comment on function orch.enqueue_wishes is 'Enqueues an array of jobs, or says which element is the first bad one and why.';
+
+-- The same for a program that reads the wishes from somewhere, a piece at a time in one transaction, and knows them by
+-- other names than their places: of a key that is taken by another of them it says which one has it, if that is one of
+-- this piece (`twin`, its place) or of a former one (`twin_job`, the number that the caller was told). Then `complaint`
+-- ends before it says so. JSON that jsonb cannot hold has SQLSTATE 22… or 54… and no place.
+create or replace function orch.enqueue_piece(
+    wishes text, out ids bigint[], out place bigint, out code text, out complaint text, out twin bigint, out twin_job bigint
+)
+language plpgsql
+set search_path = pg_catalog, orch
+as $$
+#variable_conflict use_column
+declare
+    answer record;
+    taken text;
+begin
+    answer := orch.enqueue_wishes(enqueue_piece.wishes::jsonb);
+    ids := answer.ids;
+    place := answer.place;
+    code := answer.code;
+    complaint := answer.complaint;
+    if code is distinct from 'OR002' then
+        return;
+    end if;
+    taken := enqueue_piece.wishes::jsonb -> (place - 1)::integer ->> 'dedupe_key';
+    select j.id into twin_job from orch.jobs j where j.live_dedupe_key = taken;
+    if twin_job is null then
+        select min(e.place) into twin
+          from jsonb_array_elements(enqueue_piece.wishes::jsonb) with ordinality e (wish, place)
+         where e.wish ->> 'dedupe_key' = taken and e.place < enqueue_piece.place;
+    elsif not exists (select from orch.jobs j where j.id = twin_job and j.created_at = now()) then
+        twin_job := null;
+    end if;
+    if num_nonnulls(twin, twin_job) > 0 then
+        complaint := format('dedupe_key %s is taken', to_jsonb(taken));
+    end if;
+exception when data_exception or program_limit_exceeded then
+    code := sqlstate;
+    complaint := sqlerrm;
+end
+$$;
+comment on function orch.enqueue_piece is 'Enqueues a piece of a bulk, or says which element is the first bad one, why, and which other one has its key.';
+
+-- Why a text is nothing that jsonb can hold; null where it is.
+create or replace function orch.unreadable(document text) returns text
+language plpgsql immutable
+set search_path = pg_catalog, orch
+as $$
+begin
+    perform document::jsonb;
+    return null;
+exception when data_exception or program_limit_exceeded then
+    return sqlerrm;
+end
+$$;
+comment on function orch.unreadable is 'Why a text is nothing that jsonb can hold; null where it is.';

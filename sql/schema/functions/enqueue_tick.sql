@@ -1,7 +1,7 @@
 -- Enqueues the job of a tick of a schedule whose row the caller has locked, as its overlap policy wants it.
 --
--- answer   fired (job_id is the new job), skipped (job_id is the live one), or waits (job_id is in the way): the tick is
---          neither fired nor left out, and is to be tried again
+-- answer   fired (job_id is the new job), skipped (job_id is the live one), or waits (job_id is in the way; null: the
+--          drop of a limit that has not committed): the tick is neither fired nor left out, and is to be tried again
 --
 -- Nothing here waits for a lock, so that one job which somebody holds in a long transaction keeps no other schedule waiting.
 -- What of queue and replace must not overlap shares a gate, whose unique index has the last word. A predecessor that may be
@@ -16,6 +16,7 @@ declare
     tick text := to_char(tick_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS')
                  || rtrim(rtrim(to_char(tick_at, '.US'), '0'), '.') || 'Z';
     previous record;
+    kept text[];
 begin
     job_id := s.last_job_id;
     if s.overlap = 'skip' then
@@ -41,6 +42,15 @@ begin
         end if;
         if s.overlap = 'queue' and previous.status in ('queued', 'held') and previous.gate is distinct from its_gate then
             update orch.jobs j set gate = its_gate where j.id = s.last_job_id;
+        end if;
+    end if;
+    if s.limits <> '{}' then
+        kept := array(select l.name from orch.limits l where l.name = any (s.limits) order by l.name for key share skip locked);
+        if exists (select from orch.limits l where l.name = any (s.limits) and l.name <> all (kept)) then
+            -- Somebody is about to drop one.
+            answer := 'waits';
+            job_id := null;
+            return;
         end if;
     end if;
     job_id := orch.enqueue(

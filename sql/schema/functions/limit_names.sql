@@ -82,6 +82,17 @@ as $$
 $$;
 comment on function orch.fault_of_limits is 'Says in words what is wrong with the limits that a job is to need; null where nothing is.';
 
+-- Keeps these limits from being dropped until the caller's transaction ends, and waits for a drop that has not committed; so
+-- what is read of them afterwards stays true until the job that names them can be seen. Only orch.drop_limit minds: claims,
+-- and whoever sets, closes or opens a limit, go on. Not asked for jobs that name none.
+create or replace function orch.keep_limits(names text[]) returns void
+language sql volatile
+set search_path = pg_catalog, orch
+as $$
+    select from orch.limits l where l.name = any (names) order by l.name for key share
+$$;
+comment on function orch.keep_limits is 'Keeps these limits from being dropped until the transaction ends.';
+
 -- Sorted and each once, so that jobs with the same limits share a lane; null for none.
 create or replace function orch.sorted_limits(limits text[]) returns text[]
 language sql immutable

@@ -95,14 +95,17 @@ create or replace function orch.open_limit(name text) returns boolean
 language plpgsql
 set search_path = pg_catalog, orch
 as $$
+declare
+    fault constant text := orch.fault_of_limit_name(name);
 begin
+    if fault is not null then
+        raise exception '%', fault using errcode = 'OR004', hint = 'nothing was changed';
+    end if;
     if orch.open_now(name, 'limit_opened') then
         return true;
     end if;
-    if coalesce(not orch.is_unsaid_limit(name), true)
-       and not exists (select from orch.limits l where l.name = open_limit.name) then
-        raise exception '%', coalesce(orch.fault_of_limit_name(name), orch.unknown_limit(name))
-            using errcode = 'OR004', hint = 'select name from orch.limit_use';
+    if not orch.is_unsaid_limit(name) and not exists (select from orch.limits l where l.name = open_limit.name) then
+        raise exception '%', orch.unknown_limit(name) using errcode = 'OR004', hint = 'select name from orch.limit_use';
     end if;
     return false;
 end
@@ -135,6 +138,17 @@ as $$
 declare
     who text;
 begin
+    if current_setting('transaction_isolation') <> 'read committed' then
+        raise exception 'limit %: it is dropped in READ COMMITTED, not in %', to_jsonb(name),
+                upper(current_setting('transaction_isolation'))
+            using errcode = 'OR004', hint = 'what was enqueued meanwhile would not be seen';
+    end if;
+    -- Waits for whoever enqueues with it (orch.keep_limits): what they commit, the looks behind this see.
+    perform from orch.limits l where l.name = drop_limit.name for update;
+    if not found then
+        raise exception '%', coalesce(orch.fault_of_limit_name(name), orch.unknown_limit(name))
+            using errcode = 'OR004', hint = 'select name from orch.limit_use';
+    end if;
     select format('agent %s names it: take it out of orch.toml', a.name) into who
       from orch.agents a where a.limits @> array[drop_limit.name] order by a.name limit 1;
     if who is null then
@@ -150,11 +164,11 @@ begin
             using errcode = 'OR004', hint = 'orch.set_limit(name, null) takes its bound away';
     end if;
     delete from orch.limits l where l.name = drop_limit.name;
-    if not found then
-        raise exception '%', coalesce(orch.fault_of_limit_name(name), orch.unknown_limit(name))
-            using errcode = 'OR004', hint = 'select name from orch.limit_use';
-    end if;
     insert into orch.events (kind, detail) values ('limit_dropped', jsonb_build_object('limit', name));
+    if orch.is_unsaid_limit(name) then
+        -- A bound or a pause of these goes with it.
+        perform orch.wake(replicas => 8);
+    end if;
     return true;
 end
 $$;

@@ -71,7 +71,10 @@ declare
     done record;
 begin
     done := orch.enqueue_tick(s, clock_timestamp());
-    if done.answer <> 'fired' then
+    if done.answer = 'waits' and done.job_id is null then
+        raise exception 'schedule %: somebody is dropping a limit that its jobs need', to_jsonb(s.name)
+            using errcode = 'OR002', hint = 'say it again once that has committed or rolled back';
+    elsif done.answer <> 'fired' then
         raise exception 'schedule %: its job % is still live', to_jsonb(s.name), done.job_id
             using errcode = 'OR002',
                   hint = case done.answer when 'skipped' then 'wait for it, or cancel it: its overlap policy is skip'

@@ -97,6 +97,16 @@ as $$
 $$;
 comment on function orch.first_fault is 'The first element of enqueue_many''s array that is no job, where all can be read.';
 
+-- The elements before one of them.
+create or replace function orch.wishes_before(wishes jsonb, place bigint) returns jsonb
+language sql immutable
+set search_path = pg_catalog, orch
+as $$
+    select coalesce(jsonb_agg(e.wish order by e.place), '[]')
+      from jsonb_array_elements(wishes) with ordinality e (wish, place) where e.place < wishes_before.place
+$$;
+comment on function orch.wishes_before is 'The elements of enqueue_many''s array before one of them.';
+
 -- The first element that is no wish of a job, with SQLSTATE and words; nulls where there is none. Slow, and asked only
 -- where something is wrong, or where an element says what no CHECK of orch.jobs knows.
 create or replace function orch.fault_of_wishes(wishes jsonb, out place bigint, out code text, out complaint text)
@@ -105,28 +115,36 @@ set search_path = pg_catalog, orch
 as $$
 #variable_conflict use_column
 declare
+    shaped jsonb := wishes;
+    worse record;
     wish record;
 begin
     select f.place, 'OR004', f.complaint into place, code, complaint from orch.fault_of_shape(wishes) f;
-    if code is not null then
-        return;
+    if place is not null then
+        shaped := orch.wishes_before(wishes, place);
     end if;
     begin
-        select f.place, f.code, f.complaint into place, code, complaint from orch.first_fault(wishes) f;
+        select f.place, f.code, f.complaint into worse from orch.first_fault(shaped) f;
+        if worse.code is not null then
+            place := worse.place;
+            code := worse.code;
+            complaint := worse.complaint;
+        end if;
     exception when data_exception then
         -- Some text is no time, interval or number: each element is looked at by itself.
         for wish in
             select e.place, jsonb_build_array(e.wish) as alone
-              from jsonb_array_elements(wishes) with ordinality e (wish, place) order by e.place
+              from jsonb_array_elements(shaped) with ordinality e (wish, place) order by e.place
         loop
             begin
-                select f.code, f.complaint into code, complaint from orch.first_fault(wish.alone) f;
+                select f.code, f.complaint into worse from orch.first_fault(wish.alone) f;
             exception when data_exception then
-                code := 'OR004';
-                complaint := sqlerrm;
+                select 'OR004' as code, sqlerrm as complaint into worse;
             end;
-            if code is not null then
+            if worse.code is not null then
                 place := wish.place;
+                code := worse.code;
+                complaint := worse.complaint;
                 return;
             end if;
         end loop;
@@ -134,3 +152,46 @@ begin
 end
 $$;
 comment on function orch.fault_of_wishes is 'Says in words which element of enqueue_many''s array is the first bad one; nulls where none is.';
+
+-- The first element that is refused because of its dedupe_key: a live job has it, or an element before. Nulls where there
+-- is none. Asked only where something is wrong; what is here can be read.
+create or replace function orch.fault_of_keys(wishes jsonb, out place bigint, out code text, out complaint text)
+language sql stable
+set search_path = pg_catalog, orch
+as $$
+    select k.place, coalesce(f.code, 'OR002'),
+           coalesce(f.complaint, format('dedupe_key %s is taken: element %s has it already', to_jsonb(k.dedupe_key), k.first_place))
+      from (select w.*, min(w.place) over (partition by w.dedupe_key) as first_place
+              from orch.wishes_of(wishes) w where w.dedupe_key is not null) k
+      left join orch.jobs j on j.live_dedupe_key = k.dedupe_key
+      left join lateral orch.fault_of_key(k.dedupe_key, k.on_conflict, k.after, j.id, j.status) f on j.id is not null
+     where f.code is not null or (j.id is null and k.first_place < k.place and k.on_conflict = 'refuse')
+     order by k.place
+     limit 1
+$$;
+comment on function orch.fault_of_keys is 'The first element of enqueue_many''s array that is refused because of its dedupe_key; nulls where none is.';
+
+-- The first element that cannot be enqueued, whatever is wrong with it; nulls where there is none.
+create or replace function orch.fault_of_many(wishes jsonb, out place bigint, out code text, out complaint text)
+language plpgsql
+set search_path = pg_catalog, orch
+as $$
+#variable_conflict use_column
+declare
+    above jsonb := wishes;
+    key record;
+begin
+    select f.* into place, code, complaint from orch.fault_of_wishes(wishes) f;
+    if place is not null then
+        -- Of those before it nothing else can be wrong.
+        above := orch.wishes_before(wishes, place);
+    end if;
+    select f.* into key from orch.fault_of_keys(above) f;
+    if key.code is not null then
+        place := key.place;
+        code := key.code;
+        complaint := key.complaint;
+    end if;
+end
+$$;
+comment on function orch.fault_of_many is 'Says in words which element of enqueue_many''s array cannot be enqueued, the first of them; nulls where all can.';

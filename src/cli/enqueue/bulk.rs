@@ -27,7 +27,11 @@ use crate::{
         exit::Exit,
         output,
     },
-    db::{self, Db, bulk::Bulk, jobs::When},
+    db::{
+        self, Db,
+        bulk::{Bulk, Fault, Refusal, Twin},
+        jobs::When,
+    },
 };
 
 /// How often a file is read once more, because another transaction with the same dedupe keys was in the way.
@@ -208,13 +212,10 @@ async fn send(bulk: &Bulk, mut pieces: Receiver<Read>, bar: &ProgressBar) -> Res
     loop {
         let (piece, answer) = pieces.recv().await.context("the reader ended before the input did")?;
         if piece.len() > 0 {
-            match bulk.enqueue(&piece.wishes).await {
-                Ok(Ok(numbers)) => ids.extend(numbers),
-                Ok(Err(fault)) => {
-                    return Err(anyhow!("line {}: {}", piece.line(fault.place), fault.complaint).into());
-                }
-                Err(error @ db::Error::Data { .. }) => return Err(unreadable(bulk, &piece, &error).await),
-                Err(error) => return Err(error.into()),
+            match bulk.enqueue(&piece.wishes).await? {
+                Ok(numbers) => ids.extend(numbers.into_iter().enumerate().map(|(place, id)| (id, piece.line(place)))),
+                Err(Refusal::Fault(fault)) => return Err(worded(&piece, &ids, &fault).into()),
+                Err(Refusal::Unreadable(why)) => return Err(unreadable(bulk, &piece, &ids, &why).await?.into()),
             }
         }
         answer?;
@@ -226,14 +227,30 @@ async fn send(bulk: &Bulk, mut pieces: Receiver<Read>, bar: &ProgressBar) -> Res
     }
 }
 
-/// JSON allows what jsonb cannot hold; the line is looked for.
-async fn unreadable(bulk: &Bulk, piece: &Piece, error: &db::Error) -> Failure {
-    match bulk.find_unreadable(&piece.each()).await {
-        Ok(Some((place, error))) => anyhow!("line {}: the database cannot hold it: {error}", piece.line(place)).into(),
-        Ok(None) => {
-            let (first, last) = (piece.line(0), piece.line(piece.len().saturating_sub(1)));
-            anyhow!("lines {first} to {last}: {}", explain(error)).into()
-        }
-        Err(error) => error.into(),
+/// The fault with its line, and with that of its twin: the number of its job would be nobody's.
+fn worded(piece: &Piece, ids: &Ids, fault: &Fault) -> anyhow::Error {
+    let (line, complaint) = (piece.line(fault.place), &fault.complaint);
+    let twin = match fault.twin {
+        Some(Twin::Wish(place)) => Some(piece.line(place)),
+        Some(Twin::Job(id)) => ids.line_of(id),
+        None => None,
+    };
+    match twin {
+        Some(twin) => anyhow!("line {line}: {complaint}: line {twin} has it already"),
+        None => anyhow!("line {line}: {complaint}"),
     }
+}
+
+/// JSON allows what jsonb cannot hold; the line is looked for, and a fault above it.
+async fn unreadable(bulk: &Bulk, piece: &Piece, ids: &Ids, why: &str) -> Result<anyhow::Error, Failure> {
+    let each = piece.each();
+    let Some((place, why)) = bulk.find_unreadable(&each).await? else {
+        let (first, last) = (piece.line(0), piece.line(piece.len().saturating_sub(1)));
+        return Ok(anyhow!("lines {first} to {last}: {why}"));
+    };
+    let above = format!("[{}]", each[..place].join(","));
+    Ok(match bulk.enqueue(&above).await? {
+        Err(Refusal::Fault(fault)) => worded(piece, ids, &fault),
+        _ => anyhow!("line {}: the database cannot hold it: {why}", piece.line(place)),
+    })
 }

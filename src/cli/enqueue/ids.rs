@@ -1,4 +1,4 @@
-//! The numbers of many jobs, in order, in as much memory as they have gaps.
+//! The numbers of many jobs and their lines, in order, in as much memory as they have gaps.
 
 use std::fmt;
 
@@ -11,6 +11,8 @@ use crate::model::JobId;
 pub(super) struct Ids {
     /// First and last of each stretch without a gap.
     stretches: Vec<(i64, i64)>,
+    /// First and last of each stretch without a gap in numbers or lines, and the line of the first.
+    lines: Vec<(i64, i64, u64)>,
 }
 
 impl Ids {
@@ -18,14 +20,24 @@ impl Ids {
     pub(super) fn count(&self) -> i64 {
         self.stretches.iter().map(|(first, last)| last - first + 1).sum()
     }
+
+    /// The first line that got this number.
+    pub(super) fn line_of(&self, JobId(id): JobId) -> Option<u64> {
+        let (first, _, line) = self.lines.iter().find(|(first, last, _)| (*first..=*last).contains(&id))?;
+        Some(line + (id - first) as u64)
+    }
 }
 
-impl Extend<JobId> for Ids {
-    fn extend<T: IntoIterator<Item = JobId>>(&mut self, ids: T) {
-        for JobId(id) in ids {
+impl Extend<(JobId, u64)> for Ids {
+    fn extend<T: IntoIterator<Item = (JobId, u64)>>(&mut self, ids: T) {
+        for (JobId(id), line) in ids {
             match self.stretches.last_mut() {
                 Some((_, last)) if *last + 1 == id => *last = id,
                 _ => self.stretches.push((id, id)),
+            }
+            match self.lines.last_mut() {
+                Some((first, last, at)) if *last + 1 == id && *at + (id - *first) as u64 == line => *last = id,
+                _ => self.lines.push((id, id, line)),
             }
         }
     }
@@ -67,9 +79,19 @@ mod tests {
             (vec![7, 8, 3, 8, 9], "5 jobs, between 3 and 9"),
         ] {
             let mut ids = Ids::default();
-            ids.extend(numbers.iter().copied().map(JobId));
+            ids.extend(numbers.iter().copied().map(JobId).zip(1..));
             assert_eq!((ids.to_string().as_str(), ids.count()), (says, numbers.len() as i64));
             assert_eq!(serde_json::to_value(&ids).unwrap(), serde_json::json!(numbers));
+        }
+    }
+
+    #[test]
+    fn a_number_is_found_by_the_first_line_that_got_it() {
+        let mut ids = Ids::default();
+        ids.extend([(7, 1), (8, 2), (9, 5), (3, 6), (8, 7), (4, 8)].map(|(id, line)| (JobId(id), line)));
+        for (id, line) in [(7, Some(1)), (8, Some(2)), (9, Some(5)), (3, Some(6)), (4, Some(8)), (5, None), (10, None)]
+        {
+            assert_eq!(ids.line_of(JobId(id)), line, "{id}");
         }
     }
 }

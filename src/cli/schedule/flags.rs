@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use anyhow::bail;
 use clap::Args;
 use jiff::Timestamp;
 
@@ -26,10 +27,10 @@ pub(super) struct Flags {
     #[arg(long, value_name = "DURATION", value_parser = parse_positive_span)]
     every: Option<Duration>,
     /// The RFC 3339 time that --every is counted from [default: now]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", conflicts_with = "cron")]
     anchor: Option<Timestamp>,
     /// The time zone that --cron means, e.g. Europe/Berlin [default: UTC]
-    #[arg(long, value_name = "ZONE")]
+    #[arg(long, value_name = "ZONE", conflicts_with = "every")]
     tz: Option<String>,
     /// Ticks that were missed while no replica lived: `skip`, `one` for all of them, or `all` [default: one]
     #[arg(long, value_name = "POLICY")]
@@ -94,6 +95,20 @@ impl Flags {
     /// Whether nothing says when it ticks.
     pub(super) const fn has_no_rhythm(&self) -> bool {
         self.cron.is_none() && self.every.is_none()
+    }
+
+    /// Refuses what would say nothing to a schedule that ticks, and catches up, so. What is said together clap has judged.
+    pub(super) fn check_use(&self, by_cron: bool, catch_up: CatchUp) -> anyhow::Result<()> {
+        if self.tz.is_some() && !by_cron {
+            bail!("--tz goes with --cron: an interval is as long in every zone");
+        }
+        if self.anchor.is_some() && by_cron {
+            bail!("--anchor goes with --every: a cron expression is not counted from an instant");
+        }
+        if self.catch_up_max.is_some() && catch_up != CatchUp::All {
+            bail!("--catch-up-max goes with --catch-up all: nothing else makes up for more than one tick");
+        }
+        Ok(())
     }
 
     /// As the database takes it.

@@ -9,7 +9,7 @@ use super::{
         context::{Context, explain},
         exit::{Exit, remark},
         output::{self, NONE, cut},
-        when::short,
+        when::{exact, short},
     },
     MOST, unknown,
 };
@@ -75,7 +75,8 @@ fn next_ticks(schedule: &Schedule, now: Timestamp) -> Result<Vec<Timestamp>, Fau
         _ if schedule.paused => return Ok(Vec::new()),
         (Some(cron), _) => Rhythm::cron(cron, &schedule.time_zone),
         (None, seconds) => {
-            Rhythm::every(SignedDuration::from_secs_f64(seconds.unwrap_or_default()), schedule.anchor_at)
+            let micros = (seconds.unwrap_or_default() * 1e6).round();
+            Rhythm::every(SignedDuration::from_micros(micros as i64), schedule.anchor_at)
         }
     };
     Ok(rhythm?.ticks_after(now).take(TICKS).collect())
@@ -123,7 +124,7 @@ fn when(schedule: &Schedule) -> String {
     match (&schedule.cron, schedule.every_seconds) {
         (Some(cron), _) if schedule.time_zone == "UTC" => cron.clone(),
         (Some(cron), _) => format!("{cron} ({})", schedule.time_zone),
-        (None, seconds) => format!("every {}", short(seconds.unwrap_or_default())),
+        (None, seconds) => format!("every {}", exact(seconds.unwrap_or_default())),
     }
 }
 
@@ -161,7 +162,7 @@ fn lines(schedule: &Schedule) -> Vec<(&'static str, String)> {
         CatchUp::One => "one run".to_owned(),
         CatchUp::All => format!("at most {} runs", schedule.catch_up_max),
     };
-    let late = short(schedule.grace_seconds);
+    let late = exact(schedule.grace_seconds);
     some("catch up", Some(format!("{}: {runs} for the ticks that are late by more than {late}", schedule.catch_up)));
     some("priority", (schedule.priority != 0).then(|| schedule.priority.to_string()));
     some("gate", schedule.gate.clone());
@@ -169,7 +170,7 @@ fn lines(schedule: &Schedule) -> Vec<(&'static str, String)> {
     some("labels", schedule.labels.as_ref().map(Value::to_string));
     some("require", schedule.require.as_ref().map(Value::to_string));
     some("max attempts", schedule.max_attempts.map(|max| max.to_string()));
-    some("timeout", schedule.timeout_seconds.map(short));
+    some("timeout", schedule.timeout_seconds.map(exact));
     some("tick key", schedule.tick_key.clone());
     some("payload", schedule.payload.as_ref().map(|payload| payload.get().to_owned()));
     some(

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, value::RawValue};
-use tokio_postgres::Row;
+use tokio_postgres::{
+    Row,
+    types::{Json, ToSql},
+};
 
 use super::{
     super::{
@@ -20,59 +23,18 @@ use crate::model::{
     schedule::{Answer, Overlap},
 };
 
-pub(super) const ADD: Statement = statement!(
-    "schedules/add",
-    [
-        TEXT,
-        TEXT,
-        FLOAT8,
-        TIMESTAMPTZ,
-        TEXT,
-        TEXT,
-        INT4,
-        FLOAT8,
-        TEXT,
-        BOOL,
-        TEXT,
-        TEXT,
-        TEXT,
-        INT2,
-        TEXT,
-        TEXT_ARRAY,
-        JSONB,
-        JSONB,
-        INT4,
-        FLOAT8,
-        TEXT
-    ]
-);
-pub(super) const SET: Statement = statement!(
-    "schedules/set",
-    [
-        TEXT,
-        TEXT,
-        FLOAT8,
-        TIMESTAMPTZ,
-        TEXT,
-        TEXT,
-        INT4,
-        FLOAT8,
-        TEXT,
-        BOOL,
-        TEXT,
-        TEXT,
-        TEXT,
-        INT2,
-        TEXT,
-        TEXT_ARRAY,
-        JSONB,
-        JSONB,
-        INT4,
-        FLOAT8,
-        TEXT,
-        TEXT_ARRAY
-    ]
-);
+/// What both statements are told, in this order: [`Db::write_schedule`] says it.
+macro_rules! written {
+    ($name:literal $(, $more:ident)?) => {
+        statement!($name, [
+            TEXT, TEXT, FLOAT8, TIMESTAMPTZ, TEXT, TEXT, INT4, FLOAT8, TEXT, BOOL, TEXT, TEXT, TEXT, INT2, TEXT, TEXT_ARRAY,
+            JSONB, JSONB, INT4, FLOAT8, TEXT, $($more)?
+        ])
+    };
+}
+
+pub(super) const ADD: Statement = written!("schedules/add");
+pub(super) const SET: Statement = written!("schedules/set", TEXT_ARRAY);
 
 /// A schedule, whole.
 #[derive(Debug, Serialize)]
@@ -142,40 +104,25 @@ pub struct Schedule {
     pub overdue_seconds: Option<f64>,
 }
 
+/// Fields of a row that are columns as they are, and then those that are not.
+macro_rules! read {
+    ($row:ident: $($column:ident)*; $($field:ident: $value:expr),* $(,)?) => {
+        Self { $($column: $row.try_get(stringify!($column))?,)* $($field: $value,)* }
+    };
+}
+
 impl Schedule {
     pub(super) fn from_row(row: &Row) -> Result<Self> {
-        Ok(Self {
-            name: row.try_get("name")?,
-            cron: row.try_get("cron")?,
-            every_seconds: row.try_get("every_seconds")?,
-            anchor_at: row.try_get("anchor_at")?,
-            time_zone: row.try_get("time_zone")?,
+        Ok(read! { row:
+            name cron every_seconds anchor_at time_zone catch_up_max grace_seconds paused next_tick_at planned last_tick_at
+            skipped error agent project priority gate limits labels require max_attempts timeout_seconds tick_key created_at
+            overdue_seconds;
             catch_up: word(row, "catch_up")?,
-            catch_up_max: row.try_get("catch_up_max")?,
-            grace_seconds: row.try_get("grace_seconds")?,
             overlap: word(row, "overlap")?,
-            paused: row.try_get("paused")?,
-            next_tick_at: row.try_get("next_tick_at")?,
-            planned: row.try_get("planned")?,
-            last_tick_at: row.try_get("last_tick_at")?,
             last_answer: word_opt(row, "last_answer")?,
             last_job_id: row.try_get::<_, Option<_>>("last_job_id")?.map(JobId),
             last_job_status: word_opt(row, "last_job_status")?,
-            skipped: row.try_get("skipped")?,
-            error: row.try_get("error")?,
-            agent: row.try_get("agent")?,
             payload: json(row, "payload")?,
-            project: row.try_get("project")?,
-            priority: row.try_get("priority")?,
-            gate: row.try_get("gate")?,
-            limits: row.try_get("limits")?,
-            labels: row.try_get("labels")?,
-            require: row.try_get("require")?,
-            max_attempts: row.try_get("max_attempts")?,
-            timeout_seconds: row.try_get("timeout_seconds")?,
-            tick_key: row.try_get("tick_key")?,
-            created_at: row.try_get("created_at")?,
-            overdue_seconds: row.try_get("overdue_seconds")?,
         })
     }
 }
@@ -239,13 +186,11 @@ impl Db {
     }
 
     async fn write_schedule(&self, statement: &Statement, name: &str, change: &Change) -> Result<bool> {
-        let seconds = |span: Option<Duration>| span.map(|span| span.as_secs_f64());
-        let object =
-            |labels: &Option<BTreeMap<String, String>>| labels.as_ref().map(|labels| serde_json::json!(labels));
-        let (every, grace, timeout) = (seconds(change.every), seconds(change.grace), seconds(change.timeout));
-        let (labels, require) = (object(&change.labels), object(&change.require));
+        let [every, grace, timeout] =
+            [change.every, change.grace, change.timeout].map(|span| span.map(|span| span.as_secs_f64()));
+        let [labels, require] = [&change.labels, &change.require].map(|labels| labels.as_ref().map(Json));
         let (catch_up, overlap) = (change.catch_up.map(CatchUp::as_str), change.overlap.map(Overlap::as_str));
-        let all: [&(dyn tokio_postgres::types::ToSql + Sync); 22] = [
+        let all: [&(dyn ToSql + Sync); 22] = [
             &name,
             &change.cron,
             &every,

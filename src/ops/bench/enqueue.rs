@@ -91,8 +91,8 @@ async fn in_bulk(db: &Db, jobs: usize) -> anyhow::Result<f64> {
     let bulk = db.begin_bulk().await?;
     let pieces = jobs.div_ceil(PIECE);
     for _ in 0..pieces {
-        if let Err(fault) = bulk.enqueue(&piece).await? {
-            anyhow::bail!("a wish of the bench was refused: {}", fault.complaint);
+        if let Err(refusal) = bulk.enqueue(&piece).await? {
+            anyhow::bail!("a wish of the bench was refused: {refusal:?}");
         }
     }
     bulk.commit().await?;

@@ -111,11 +111,53 @@ async fn of_many_wishes_with_one_key_the_first_is_the_job_and_each_later_one_say
     )
     .await;
     assert_eq!(code, "OR002");
-    assert!(
-        message.starts_with("enqueue_many: element 3: dedupe_key \"n\" is taken: already live as job"),
-        "{message}"
-    );
+    assert_eq!(message, "enqueue_many: element 3: dedupe_key \"n\" is taken: element 2 has it already");
     assert_eq!(one(&client, "select count(*) from orch.jobs").await, "2", "nothing of it is left");
+}
+
+#[tokio::test]
+async fn of_several_bad_elements_the_first_is_named_whatever_is_wrong_with_each() {
+    let db = TestDb::new().await;
+    let client = db.client().await;
+    let played = Played::on(&db, &["a"]).await;
+    let runs = id(&client, "orch.enqueue('a', dedupe_key => 'z')").await;
+    let _claimed = played.claim().await.expect("it is due");
+    let live = id(&client, "orch.enqueue('a', dedupe_key => 'live', run_at => now() + interval '1 hour')").await;
+    let later = id(&client, &format!("orch.enqueue('a', after => array[{live}::bigint])")).await;
+    let keyed = |key: &str, word: &str| format!(r#"{{"agent": "a", "dedupe_key": "{key}", "on_conflict": "{word}"}}"#);
+    let bad = [
+        (
+            "OR002",
+            format!("dedupe_key \"live\" is taken: already live as job {live}, which is queued"),
+            keyed("live", "refuse"),
+        ),
+        (
+            "OR002",
+            format!("dedupe_key \"z\" is taken: already live as job {runs}, which is running"),
+            keyed("z", "replace"),
+        ),
+        (
+            "OR004",
+            "after is circular".to_owned(),
+            format!(r#"{{"agent": "a", "dedupe_key": "live", "after": [{later}]}}"#),
+        ),
+        ("OR005", "after names job 999".to_owned(), r#"{"agent": "a", "after": [999]}"#.to_owned()),
+        ("OR004", "gate must have".to_owned(), r#"{"agent": "a", "gate": ""}"#.to_owned()),
+        ("OR004", "an object is needed".to_owned(), "7".to_owned()),
+        ("OR004", "run_at".to_owned(), r#"{"agent": "a", "run_at": "infinity"}"#.to_owned()),
+        ("OR004", "invalid input syntax".to_owned(), r#"{"agent": "a", "run_at": "soon"}"#.to_owned()),
+        ("OR002", "dedupe_key \"twin\" is taken: element 1 has it already".to_owned(), keyed("twin", "refuse")),
+    ];
+    let first = r#"{"agent": "a", "dedupe_key": "twin"}"#;
+    for (code, words, element) in &bad {
+        for (_, _, other) in &bad {
+            let call = format!("select * from orch.enqueue_many('[{first}, {element}, {other}, {other}]')");
+            let (is, message) = refused(&client, &call).await;
+            assert_eq!(is, *code, "{call}: {message}");
+            assert!(message.starts_with(&format!("enqueue_many: element 2: {words}")), "{call}: {message}");
+        }
+    }
+    assert_eq!(one(&client, "select count(*) from orch.jobs").await, "3", "nothing of it is left");
 }
 
 #[tokio::test]

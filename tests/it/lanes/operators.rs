@@ -1,7 +1,9 @@
 //! What operators do to limits and projects by SQL, and what they are told when they cannot.
 
+use tokio_postgres::{Client, types::Type};
+
 use super::{one, stage};
-use crate::guards::refused;
+use crate::{guards::refused, support::eventually};
 
 #[tokio::test]
 async fn every_act_says_whether_it_changed_anything_and_is_told_once() {
@@ -66,6 +68,129 @@ async fn every_bad_argument_is_refused_in_words() {
         assert!(message.contains(words), "{call}: {message}");
     }
     assert_eq!(one(&client, "select count(*) from orch.limits").await, "2");
+}
+
+/// Whoever enqueues with a limit and has not committed: as SQL.
+const PRODUCERS: [&str; 3] = [
+    "select orch.enqueue('a', limits => '{api}')",
+    r#"select orch.enqueue_many('[{"agent": "a"}, {"agent": "a", "limits": ["api"]}]')"#,
+    r#"select orch.enqueue_many('[{"agent": "a", "dedupe_key": "k", "limits": ["api", "other"]}]')"#,
+];
+
+/// That a session of this database waits for a lock.
+async fn until_one_waits(client: &Client) {
+    eventually("a session to wait for the other", async || {
+        let waits =
+            "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()";
+        (one(client, waits).await == "1").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_limit_that_an_uncommitted_job_names_is_dropped_only_if_that_job_comes_to_nothing() {
+    let (test, client, _) = stage().await;
+    let (producer, dropper) = (test.client().await, test.client().await);
+    client.batch_execute("select orch.set_limit('api', 1), orch.set_limit('other', 1)").await.unwrap();
+    for enqueue in PRODUCERS {
+        producer.batch_execute(&format!("begin; {enqueue}")).await.unwrap();
+        let (refusal, ()) = tokio::join!(refused(&dropper, "select orch.drop_limit('api')"), async {
+            until_one_waits(&client).await;
+            // Nobody else minds.
+            client
+                .batch_execute("select orch.set_limit('api', 2), orch.close_limit('api'), orch.open_limit('api')")
+                .await
+                .unwrap();
+            client.batch_execute(&format!("begin; {enqueue}; rollback").replace("\"k\"", "\"l\"")).await.unwrap();
+            let held = "select name || ' ' || room || ' ' || busy from orch.hold_limits('{api}')";
+            assert_eq!(one(&client, held).await, "api 2 false", "a claim goes on as well");
+            producer.batch_execute("commit").await.unwrap();
+        });
+        assert!(refusal.1.contains("limit \"api\": it is in use: job"), "{enqueue}: {}", refusal.1);
+        client.batch_execute("select orch.cancel(id) from orch.jobs where status = 'queued'").await.unwrap();
+    }
+    producer.batch_execute(&format!("begin; {}", PRODUCERS[0])).await.unwrap();
+    let (done, ()) = tokio::join!(one(&dropper, "select orch.drop_limit('api')"), async {
+        until_one_waits(&client).await;
+        producer.batch_execute("rollback").await.unwrap();
+    });
+    assert_eq!(done, "true");
+}
+
+#[tokio::test]
+async fn a_limit_is_not_dropped_under_an_agent_that_is_about_to_name_it() {
+    let (test, client, _) = stage().await;
+    let (mut replica, dropper) = (test.client().await, test.client().await);
+    client.batch_execute("select orch.set_limit('api', 1)").await.unwrap();
+    let registers = replica.transaction().await.unwrap();
+    let register = registers
+        .prepare_typed(
+            include_str!("../../../sql/agents/register.sql"),
+            &[
+                Type::TEXT_ARRAY,
+                Type::INT4_ARRAY,
+                Type::FLOAT8_ARRAY,
+                Type::FLOAT8_ARRAY,
+                Type::FLOAT8_ARRAY,
+                Type::FLOAT8_ARRAY,
+                Type::FLOAT8_ARRAY,
+                Type::TEXT_ARRAY,
+                Type::TEXT_ARRAY,
+            ],
+        )
+        .await
+        .unwrap();
+    let (none, words) = (vec![None::<f64>], |word: &str| vec![word.to_owned()]);
+    registers
+        .execute(
+            &register,
+            &[
+                &words("new"),
+                &vec![3],
+                &none,
+                &none,
+                &vec![5.0],
+                &vec![2.0],
+                &vec![60.0],
+                &words("requeue"),
+                &words("api,made"),
+            ],
+        )
+        .await
+        .unwrap();
+    let (refusal, ()) = tokio::join!(refused(&dropper, "select orch.drop_limit('api')"), async {
+        until_one_waits(&client).await;
+        registers.commit().await.unwrap();
+    });
+    assert!(refusal.1.contains("agent new names it"), "{}", refusal.1);
+    assert_eq!(one(&client, "select string_agg(name, ' ' order by name) from orch.limits").await, "api made");
+}
+
+#[tokio::test]
+async fn who_enqueues_with_a_limit_that_is_being_dropped_waits_and_is_then_refused() {
+    let (test, client, _) = stage().await;
+    let (producer, dropper) = (test.client().await, test.client().await);
+    for enqueue in PRODUCERS {
+        client.batch_execute("select orch.set_limit('api', 1), orch.set_limit('other', 1)").await.unwrap();
+        dropper.batch_execute("begin; select orch.drop_limit('api')").await.unwrap();
+        let (refusal, ()) = tokio::join!(refused(&producer, enqueue), async {
+            until_one_waits(&client).await;
+            // Those without limits wait for nobody.
+            client.batch_execute("select orch.cancel(orch.enqueue('a'))").await.unwrap();
+            dropper.batch_execute("commit").await.unwrap();
+        });
+        assert!(refusal.1.contains("limit \"api\" is unknown"), "{enqueue}: {}", refusal.1);
+    }
+    client.batch_execute("select orch.set_limit('api', 1)").await.unwrap();
+    dropper.batch_execute("begin; select orch.drop_limit('api')").await.unwrap();
+    let (done, ()) = tokio::join!(one(&producer, PRODUCERS[0]), async {
+        until_one_waits(&client).await;
+        dropper.batch_execute("rollback").await.unwrap();
+    });
+    assert!(done.parse::<i64>().is_ok(), "{done}");
+    client.batch_execute("begin isolation level repeatable read").await.unwrap();
+    let refusal = refused(&client, "select orch.drop_limit('other')").await;
+    assert!(refusal.1.contains("in READ COMMITTED, not in REPEATABLE READ"), "{}", refusal.1);
 }
 
 #[tokio::test]

@@ -21,6 +21,21 @@ async fn sql_refuses_what_is_no_schedule_in_words() {
         ("cron", "''", "has 0 fields"),
         ("cron", "'* * * * FOO'", "day of week \"FOO\" is not one"),
         ("cron", "'* MON * * *'", "hour \"MON\" is not one"),
+        ("cron", "'@foo'", "of nicknames there are @yearly, @annually, @monthly"),
+        ("cron", "'* * * * FRI-MON'", "day of week \"FRI-MON\" is not one: it says 0 to 7 or SUN to SAT"),
+        ("cron", "'* * * * MON#6'", "day of week \"MON#6\" is not one"),
+        ("cron", "'* * * * L'", "day of week \"L\" is not one"),
+        ("cron", "'* * * * +'", "day of week \"+\" is not one"),
+        ("cron", "'* * 99W * *'", "day of month \"99W\" is not one: it says 1 to 31, L, or a day with W"),
+        ("cron", "'* * * DEC-JAN *'", "month \"DEC-JAN\" is not one: it says 1 to 12 or JAN to DEC"),
+        ("cron", "'5/10 * * * *'", "minute \"5/10\" is not one"),
+        ("cron", "'*,5 * * * *'", "minute \"*,5\" is not one"),
+        ("cron", "'* * * * * * 9999'", "year \"9999\" is not one: it says 1 to 5000"),
+        ("cron", "'* * * * * * 2020'", "it never ticks: its years are past"),
+        ("cron", "'0 0 0 1 1 * 1999-2020/3,2022'", "it never ticks: its years are past"),
+        ("cron", "'0 0 0 29 2 ? 2101-2103'", "it never ticks: there is no such day, or it is past"),
+        ("cron", "'0 0 31W 2 *'", "it never ticks: there is no such day"),
+        ("cron", "'0 0 30 2 +MON'", "it never ticks: there is no such day"),
         ("cron", "'x 0 9 * * *'", "second \"x\" is not one"),
         ("cron", "'61 * * * *'", "minute \"61\" is not one: it says 0 to 59"),
         ("cron", "'5-3 * * * *'", "minute \"5-3\" is not one"),
@@ -39,6 +54,9 @@ async fn sql_refuses_what_is_no_schedule_in_words() {
         ("cron, time_zone", "'0 2 * * *', 'Europe/Berlni'", "did you mean \"Europe/Berlin\"?"),
         ("cron, time_zone", "'0 2 * * *', 'Berlin'", "did you mean \"Europe/Berlin\"?"),
         ("cron, time_zone", "'0 2 * * *', 'X+3'", "there is no time zone \"X+3\""),
+        ("cron, time_zone", "'0 2 * * *', 'CEST'", "there is no time zone \"CEST\": it has a name such as"),
+        ("cron, time_zone", "'0 2 * * *', 'utc'", "did you mean \"UTC\"?"),
+        ("cron, time_zone", "'0 2 * * *', 'europe/berlin'", "did you mean \"Europe/Berlin\"?"),
         ("every, overlap", "'1 min', 'never'", "it is one of skip, queue, replace"),
         ("every, catch_up", "'1 min', 'some'", "it is one of skip, one, all"),
         ("every, catch_up_max", "'1 min', 0", "catch_up_max 0 is not between 1 and 1000"),
@@ -70,11 +88,14 @@ async fn sql_refuses_what_is_no_schedule_in_words() {
 #[tokio::test]
 async fn one_that_cannot_be_read_stops_no_other_is_told_everywhere_and_ticks_once_it_is_mended() {
     let (test, client, db) = with_schedule("overlap", "'queue'").await;
+    // As the database of another version may have taken them.
     client
         .batch_execute(
-            "insert into orch.schedules (name, agent, cron, time_zone)
+            "alter table orch.schedules disable trigger schedules_guard_insert;
+             insert into orch.schedules (name, agent, cron, time_zone)
              values ('never', 'a', '0 0 0 1 1 * 1999', 'UTC'), ('odd', 'a', '0 0 99W * *', 'UTC'),
-                    ('nowhere', 'a', '0 0 * * *', 'EST5')",
+                    ('nowhere', 'a', '0 0 * * *', 'EST5');
+             alter table orch.schedules enable always trigger schedules_guard_insert;",
         )
         .await
         .unwrap();
@@ -135,6 +156,27 @@ async fn a_job_that_the_database_refuses_is_told_and_tried_again_at_the_next_tic
     due_for(&client, 0).await;
     assert_eq!(tick(&db).await.fired, 1);
     assert_eq!(of_s(&client, "error").await, None);
+}
+
+#[tokio::test]
+async fn a_tick_whose_limit_is_being_dropped_keeps_nobody_waiting() {
+    let (test, client, db) = with_schedule("overlap", "'queue'").await;
+    let dropper = test.client().await;
+    client
+        .batch_execute(
+            "select orch.set_limit('api', 1);
+             insert into orch.schedules (name, agent, every, limits) values ('bound', 'a', '1 min', '{api}')",
+        )
+        .await
+        .unwrap();
+    due_for(&client, 0).await;
+    dropper.batch_execute("begin; select orch.drop_limit('api')").await.unwrap();
+    assert_eq!(tick(&db).await.fired, 1, "the other one");
+    let error = client.batch_execute("select orch.run_schedule('bound')").await.unwrap_err();
+    assert!(error.as_db_error().unwrap().message().contains("somebody is dropping a limit"), "{error:?}");
+    dropper.batch_execute("rollback").await.unwrap();
+    due_for(&client, 0).await;
+    assert_eq!(tick(&db).await.fired, 2);
 }
 
 #[tokio::test]
@@ -216,6 +258,138 @@ async fn the_command_line_adds_shows_changes_and_removes() {
     let events = "select string_agg(kind, ' ' order by id) from orch.events";
     let told: String = test.client().await.query_one(events, &[]).await.unwrap().get(0);
     assert_eq!(told, "schedule_added schedule_set schedule_paused schedule_run schedule_resumed schedule_removed");
+}
+
+#[tokio::test]
+async fn an_interval_is_shown_as_it_is_stored() {
+    let test = TestDb::new().await;
+    let orch = Orch::on(&test);
+    for (every, seconds, shown) in [
+        ("1500ms", 1.5, "every 1s 500ms"),
+        ("1h 30m 15s", 5415.0, "every 1h 30m 15s"),
+        ("9d 1h 1us", 781_200.000_001, "every 9d 1h 1us"),
+        ("15m", 900.0, "every 15m"),
+    ] {
+        let flags =
+            ["--every", every, "--grace", "10s 250ms", "--timeout", "1h 1s", "--anchor", "2020-01-01T00:00:00Z"];
+        let added = orch.run([&["schedule", "add", "s", "a", "--any-agent"][..], &flags].concat()).await.ok().stdout;
+        for line in [&format!("when          {shown}\n"), "timeout       1h 1s\n", "late by more than 10s 250ms\n"] {
+            assert!(added.contains(line), "{line}: {added}");
+        }
+        assert!(orch.run(["schedule", "list"]).await.ok().stdout.contains(shown));
+        let json = orch.run(["schedule", "show", "s", "--json"]).await.ok().json();
+        assert_eq!(json["every_seconds"], json!(seconds));
+        let ticks: Vec<Timestamp> = serde_json::from_value(json["next_ticks"].clone()).unwrap();
+        let anchor: Timestamp = "2020-01-01T00:00:00Z".parse().unwrap();
+        let every = (seconds * 1e6) as i64;
+        for tick in ticks {
+            assert_eq!((tick.as_microsecond() - anchor.as_microsecond()) % every, 0, "as a replica would say");
+        }
+        orch.run(["schedule", "remove", "s"]).await.ok();
+    }
+}
+
+#[tokio::test]
+async fn what_would_be_ignored_is_refused() {
+    let test = TestDb::new().await;
+    let (orch, client) = (Orch::on(&test), test.client().await);
+    let add = ["schedule", "add", "x", "a", "--any-agent"];
+    for (flags, words) in [
+        (&["--every", "1h", "--tz", "Europe/Berlin"][..], &["--tz", "cannot be used with", "--every"][..]),
+        (&["--cron", "0 2 * * *", "--anchor", "2020-01-01T00:00:00Z"], &["--anchor", "cannot be used with", "--cron"]),
+        (&["--every", "1h", "--catch-up-max", "7"], &["--catch-up-max", "--catch-up all"]),
+        (&["--every", "1h", "--catch-up-max", "7", "--catch-up", "one"], &["--catch-up-max", "--catch-up all"]),
+    ] {
+        let output = orch.run([&add[..], flags].concat()).await;
+        assert!(!output.status.success() && output.stdout.is_empty(), "{flags:?}: {output:?}");
+        for word in words {
+            assert!(output.stderr.contains(word), "{flags:?}: {output:?}");
+        }
+    }
+    orch.run(["schedule", "add", "clock", "a", "--any-agent", "--cron", "0 2 * * *", "--tz", "Europe/Berlin"])
+        .await
+        .ok();
+    orch.run(["schedule", "add", "often", "a", "--any-agent", "--every", "1h"]).await.ok();
+    for (name, flags, words) in [
+        ("often", &["--tz", "Europe/Berlin"][..], "--tz goes with --cron"),
+        ("clock", &["--anchor", "2020-01-01T00:00:00Z"], "--anchor goes with --every"),
+        ("clock", &["--catch-up-max", "7"], "--catch-up-max goes with --catch-up all"),
+        ("clock", &["--every", "1h", "--tz", "UTC"], "cannot be used with"),
+    ] {
+        let output = orch.run([&["schedule", "set", name], flags].concat()).await;
+        assert!(!output.status.success() && output.stderr.contains(words), "{flags:?}: {output:?}");
+    }
+    // What is said with that it goes with is not; and what is not said stays, also where it means nothing for a while.
+    let zone_of_clock = "select time_zone || ' ' || catch_up_max from orch.schedules where name = 'clock'";
+    for flags in [
+        &["--catch-up", "all", "--catch-up-max", "7"][..],
+        &["--catch-up-max", "8"],
+        &["--every", "1h", "--anchor", "2020-01-01T00:00:00Z", "--catch-up", "skip"],
+        &["--anchor", "2020-01-01T00:00:01Z", "--priority", "1"],
+        &["--cron", "0 3 * * *"],
+    ] {
+        orch.run([&["schedule", "set", "clock"], flags].concat()).await.ok();
+    }
+    assert_eq!(client.query_one(zone_of_clock, &[]).await.unwrap().get::<_, &str>(0), "Europe/Berlin 8");
+    for (sql, words) in [
+        (
+            "insert into orch.schedules (name, agent, every, time_zone) values ('s', 'a', '1 h', 'Europe/Berlin')",
+            "time_zone \"Europe/Berlin\" goes with cron",
+        ),
+        ("update orch.schedules set time_zone = 'Europe/Berlin' where name = 'often'", "goes with cron"),
+        (
+            "update orch.schedules set anchor_at = now() - interval '1 day' where name = 'clock'",
+            "anchor_at goes with every",
+        ),
+        (
+            "insert into orch.schedules (name, agent, every, catch_up_max) values ('s', 'a', '1 h', 7)",
+            "catch_up_max 7 goes with catch_up all",
+        ),
+        ("update orch.schedules set catch_up_max = 7 where name = 'often'", "goes with catch_up all"),
+    ] {
+        let error = client.batch_execute(sql).await.expect_err(sql);
+        let error = error.as_db_error().unwrap();
+        assert!(error.message().contains(words), "{sql}: {error}");
+        assert_eq!(error.code().code(), "OR004", "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn what_has_become_wrong_can_still_be_paused_and_its_row_restored() {
+    let test = TestDb::new().await;
+    let client = test.client().await;
+    client.batch_execute("select orch.set_limit('api', 1)").await.unwrap();
+    super::add(&client, "limits, cron", "'{api}', '0 2 * * *'").await;
+    client
+        .batch_execute(
+            "select orch.drop_limit('api');
+             alter table orch.schedules disable trigger schedules_guard_update;
+             update orch.schedules set cron = '0 0 0 1 1 * 1999', planned = true, next_tick_at = null;
+             alter table orch.schedules enable always trigger schedules_guard_update;",
+        )
+        .await
+        .unwrap();
+    for act in ["pause_schedule('s')", "resume_schedule('s')"] {
+        assert!(client.query_one(&format!("select orch.{act}"), &[]).await.unwrap().get::<_, bool>(0), "{act}");
+    }
+    // It is told where it is changed.
+    for (change, words) in [("cron = '0 0 0 1 1 * 1998'", "it never ticks"), ("limits = '{api,api}'", "is unknown")] {
+        let error = client.batch_execute(&format!("update orch.schedules set {change}")).await.unwrap_err();
+        assert!(error.as_db_error().unwrap().message().contains(words), "{change}: {error:?}");
+    }
+    client
+        .batch_execute(
+            "update orch.schedules set limits = null, cron = null, every = '1 h', catch_up_max = 100;
+             update orch.schedules set planned = true, next_tick_at = now();
+             alter table orch.schedules disable trigger schedules_guard_update;
+             update orch.schedules set time_zone = 'Europe/Berlin', catch_up_max = 7;
+             alter table orch.schedules enable always trigger schedules_guard_update;
+             create temp table saved as select * from orch.schedules;
+             delete from orch.schedules;
+             insert into orch.schedules select * from saved;",
+        )
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -303,6 +477,98 @@ fn item(low: u32, high: u32) -> String {
     };
     let step = if rand::random_ratio(1, 4) { format!("/{}", rand::random_range(0..9)) } else { String::new() };
     item + &step
+}
+
+/// An expression of what may stand in one, in whatever order: seldom one.
+fn odd() -> String {
+    let pick = |words: &[&str]| words[rand::random_range(0..words.len())].to_owned();
+    let number = || pick(&["0", "1", "2", "5", "7", "12", "29", "31", "59", "60", "05", "2020", "2030", "70000"]);
+    let name = || pick(&["MON", "fri", "SUN", "sat", "JAN", "feb", "DEC", "MONDAY", "L", "W", "LW", "?", "X"]);
+    let atom = || if rand::random_ratio(1, 3) { name() } else { number() };
+    let item = || match rand::random_range(0..12) {
+        0 | 1 => "*".to_owned(),
+        2 => format!("{}-{}", atom(), atom()),
+        3 => format!("{}-{}/{}", atom(), atom(), number()),
+        4 => format!("*/{}", atom()),
+        5 => format!("{}{}", atom(), pick(&["L", "W", "LW", "#", "#L", "/2", "-", "?"])),
+        6 => format!("{}#{}", atom(), pick(&["0", "1", "5", "6", "L", "2L"])),
+        7 => format!("{}-{}{}", atom(), atom(), pick(&["#2", "#L", "L", "W", "/2#3"])),
+        8 => format!("{}{}", pick(&["+", "*", "-", "/", ",", "@"]), atom()),
+        _ => atom(),
+    };
+    let field = || {
+        let more = if rand::random_ratio(1, 5) { format!(",{}", item()) } else { String::new() };
+        item() + &more
+    };
+    // Most fields are in order, so that the odd one counts.
+    let mut fields: Vec<String> = (0..rand::random_range(5..=7)).map(|_| "*".to_owned()).collect();
+    if fields.len() == 7 {
+        fields[6] = pick(&["*", "2020", "2030", "2020-2040/5", "2100"]);
+    }
+    for _ in 0..rand::random_range(1..=2) {
+        let place = rand::random_range(0..fields.len());
+        fields[place] = field();
+    }
+    let nickname = || format!("@{}", pick(&["daily", "Hourly", "foo", "weekly ", "yearly *", ""]));
+    if rand::random_ratio(1, 50) { nickname() } else { fields.join(pick(&[" ", "  ", "\t"]).as_str()) }
+}
+
+#[tokio::test]
+async fn a_replica_can_read_every_expression_that_the_database_takes() {
+    let test = TestDb::new().await;
+    let client = test.client().await;
+    let sql = "select c.cron from unnest($1::text[]) c (cron)
+                where orch.fault_of_rhythm('s', c.cron, null, 'UTC', 'one', 100, '1 h', 'skip') is null";
+    let of_months =
+        ["* * * 1-mar *", "* * * JAN,3-5/2 *", "* * 1,15W,L,LW * *", "* * ?/3 * ?", "* * * * +SUN-fri/2#L,5L"];
+    let mut tried: Vec<String> = (0..6000).map(|_| odd()).collect();
+    tried.extend(of_months.map(str::to_owned));
+    let taken = client.query(sql, &[&tried]).await.unwrap();
+    let mut odd = std::collections::BTreeSet::new();
+    for cron in taken.iter().map(|row| row.get::<_, &str>(0)) {
+        if let Err(fault) = Rhythm::cron(cron, "UTC") {
+            panic!("the database took what no replica can read: {fault}");
+        }
+        odd.insert(cron);
+    }
+    assert!(odd.len() > 100, "too few that it took: {}", odd.len());
+    for cron in of_months {
+        assert!(odd.contains(cron), "{cron} was refused");
+    }
+}
+
+#[tokio::test]
+async fn the_database_takes_the_zones_of_places_to_the_letter_and_a_replica_knows_them() {
+    let test = TestDb::new().await;
+    let client = test.client().await;
+    let taken = client
+        .query(
+            "select t.name, exists (select from pg_timezone_names z where z.name = t.name)
+               from (select name from pg_timezone_names where name !~ '^(posix|right)/' or name ~ '(Berlin|UTC)$'
+                     union select abbrev from pg_timezone_abbrevs
+                     union select unnest(array['Europe/berlin', 'EUROPE/BERLIN', 'Etc/gmt+5', 'Europe/Berlin5', 'A/B5',
+                                               'Etc/UTC+1', 'X+3', 'EST5', 'EST5EDT', '+02', '<+02>-2', '', ' UTC', '../UTC',
+                                               'Europe/../UTC', 'Europe', 'Europe/', '/etc/passwd', 'UTC/', 'default'])) t (name)
+              where orch.fault_of_zone(t.name) is null",
+            &[],
+        )
+        .await
+        .unwrap();
+    // The machine's own database of zones may be another version than the server's.
+    let known: Vec<String> = jiff::tz::db().available().map(|name| name.as_str().to_owned()).collect();
+    for row in &taken {
+        let (name, is_one): (&str, bool) = (row.get(0), row.get(1));
+        assert!(is_one && (name == "UTC" || name.contains('/')) && !name.starts_with("posix/"), "{name}");
+        if known.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+            assert!(Rhythm::cron("@daily", name).is_ok(), "{name}");
+        }
+    }
+    let names: Vec<&str> = taken.iter().map(|row| row.get(0)).collect();
+    for name in
+        ["UTC", "Europe/Berlin", "America/New_York", "America/Port-au-Prince", "Etc/GMT+5", "America/Argentina/Ushuaia"]
+    {
+        assert!(names.contains(&name), "{name}");
+    }
 }
 
 #[tokio::test]
