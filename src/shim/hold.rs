@@ -82,8 +82,6 @@ pub(super) fn run(inheritance: &Inheritance, run_id: RunId, channel: UnixStream)
             return 0;
         }
     };
-    // Without it a successor cannot reach us; the run is none the worse for that.
-    drop(peers.listen(&held.directory));
     match ExitFile::reserve(&held.directory) {
         Ok(mut file) => {
             let exit = open_lease(&held, inheritance)

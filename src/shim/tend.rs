@@ -111,6 +111,8 @@ pub(super) fn tend(
     let planted = tree::plant(spec, inheritance, &held.lock, program, &streams)?;
     // Or the end of the program's last copy would not be seen.
     drop(streams);
+    // While the program begins. Without it a successor cannot reach us; the run is none the worse for that.
+    drop(peers.listen(&held.directory));
     let mut run = Run {
         held,
         inheritance,
