@@ -767,9 +767,9 @@ view orch.waiting (
     reason text,
     -- Since when it waits.
     since timestamp with time zone,
-    -- Until when, where that is known.
+    -- Until when, where that is known; infinity: until somebody ends it.
     until timestamp with time zone,
-    -- The limit, the gate, or how many are ahead of it.
+    -- The limit, the gate, the labels, the jobs or the old process that it waits for, who held it or what its last run said, or how many are ahead of it.
     detail text
 );
 
@@ -833,9 +833,9 @@ function orch.cancel_dependents(job_id bigint)
 function orch.claim_order(serial_gate boolean DEFAULT true, deep boolean DEFAULT true)
     returns TABLE(job_id bigint, project text, lane bigint, reason text, ahead_of_it bigint, because_of text, replicas uuid[]);
 
--- What orch.claim_order says, of at most so many lanes and of one's own.
-function orch.claim_order_of(serial_gate boolean, deep boolean, most integer, own_project text, own_lane bigint)
-    returns TABLE(job_id bigint, project text, lane bigint, reason text, ahead_of_it bigint, because_of text, replicas uuid[]);
+-- What orch.claim_order says, of at most so many lanes and of one's own, and whether more may be ahead.
+function orch.claim_places(serial_gate boolean, deep boolean, most integer, own_project text, own_lane bigint)
+    returns TABLE(job_id bigint, project text, lane bigint, reason text, ahead_of_it bigint, at_least boolean, because_of text, replicas uuid[], class bigint, classes bigint[], ranks bigint[], aheads bigint[]);
 
 -- Lets no job start that needs the limit, until a time (infinity: until it is opened); then one job probes whether it may be opened.
 function orch.close_limit(name text, until timestamp with time zone DEFAULT 'infinity'::timestamp with time zone, reason text DEFAULT NULL::text)
@@ -896,6 +896,10 @@ function orch.facts_of_holder(run_id uuid)
 -- A limit and who holds it, as JSON.
 function orch.facts_of_limit(name text)
     returns jsonb;
+
+-- Where a job stands among those that nothing keeps from running, and which come first, as JSON.
+function orch.facts_of_place(job orch.jobs, serial_gate boolean, seen integer, OUT reason text, OUT because_of text, OUT facts jsonb)
+    returns record;
 
 -- The jobs for which a job waits, as JSON.
 function orch.facts_of_predecessors(job orch.jobs)
@@ -996,6 +1000,10 @@ function orch.hold_gates(gates text[])
 -- Locks those of these limits that have room, and says how much; what another claim has locked has none.
 function orch.hold_limits(names text[])
     returns TABLE(name text, room integer, busy boolean);
+
+-- Who held a job and when, unless a rule holds it.
+function orch.hold_of(job orch.jobs)
+    returns TABLE(held_at timestamp with time zone, held_by text);
 
 -- Whether every job, or every job of a project or an agent, needs this limit unsaid.
 function orch.is_unsaid_limit(name text)
@@ -1113,8 +1121,16 @@ function orch.unfinished(after bigint[])
 function orch.unknown_limit(name text)
     returns text;
 
+-- What a job waits for that waits by itself, in a word or two.
+function orch.waits_detail(job orch.jobs, reason text)
+    returns text;
+
 -- Since when a job waits: since it was held, its last run ended, or it was enqueued.
 function orch.waits_since(job orch.jobs)
+    returns timestamp with time zone;
+
+-- Until when a job waits by itself, where that is known; infinity: until somebody releases it.
+function orch.waits_until(job orch.jobs, reason text)
     returns timestamp with time zone;
 
 -- Wakes replicas that wait for a job, as orch.enqueue does by itself. For whoever inserts into orch.jobs by hand.

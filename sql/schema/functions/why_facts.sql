@@ -62,6 +62,79 @@ as $$
 $$;
 comment on function orch.facts_of_fleet is 'The live replicas, and what keeps each from a job of this agent, as JSON.';
 
+-- Where a job stands among those that nothing keeps from running, and which of them come first: at most ten, in the order in
+-- which they start. Of a limit with room these are the jobs that take it, of a gate that is free the one that has it.
+create or replace function orch.facts_of_place(
+    job orch.jobs, serial_gate boolean, seen integer, out reason text, out because_of text, out facts jsonb)
+language plpgsql stable
+set search_path = pg_catalog, orch
+as $$
+#variable_conflict use_column
+begin
+    with places as materialized (
+        select o.* from orch.claim_places(serial_gate, true, seen, job.project, job.lane) o
+    ),
+    own as materialized (
+        select p.reason, p.because_of, p.ahead_of_it, p.at_least, p.replicas, p.class,
+               p.ranks[array_position(p.classes, p.class)] as rank
+          from places p where p.job_id = job.id
+        union all
+        -- behind the last of its lane that was ranked
+        select case when serial_gate and w.gate is not null then 'serial_gate' else w.rest end,
+               case when serial_gate and w.gate is not null then w.gate else w.rest_limit end,
+               case when w.rest_limit is null and (not serial_gate or w.gate is null) then l.ahead_of_it + 1 end,
+               true, null, l.class, null
+          from orch.judged_lanes(0, job.project, job.lane) w
+          left join (select p.ahead_of_it, p.class from places p where p.project = job.project and p.lane = job.lane
+                      order by p.ahead_of_it desc nulls last limit 1) l on true
+         where job.id not in (select p.job_id from places p)
+         -- there is but one; said, or the server would expect many and think the rest worth compiling
+         limit 1
+    ),
+    -- Those that the same replicas might take first.
+    peers as materialized (
+        select p.job_id, p.reason, p.ranks[array_position(p.classes, o.class)] as rank,
+               p.aheads[array_position(p.classes, o.class)] as ahead
+          from own o join places p on o.class = any (p.classes)
+         where p.job_id <> job.id
+    ),
+    before as (
+        (select p.job_id, p.reason, p.rank
+           from own o
+           join peers p on p.ahead < o.ahead_of_it
+          where o.reason in ('fair_share', 'no_free_slot')
+          order by p.rank
+          limit 10)
+        union all
+        -- also those that another limit keeps: nobody is let past them
+        (select p.job_id, p.reason, p.rank
+           from own o
+           join peers p on p.rank < coalesce(o.rank, p.rank + 1)
+           join orch.jobs j on j.id = p.job_id
+           left join orch.agents a on a.name = j.agent
+          where o.reason = 'limit_full' and o.because_of = any (orch.needs(j.project, j.agent, j.limits, a.limits))
+          order by p.rank
+          limit 10)
+    )
+    select o.reason, o.because_of,
+           jsonb_strip_nulls(jsonb_build_object(
+               'ahead_of_it', o.ahead_of_it,
+               'ahead_at_least', case when o.ahead_of_it > 0
+                   and (o.at_least or exists (select from orch.walk_lanes(seen / 4 + 1) offset seen / 4)) then true end,
+               'taken_by', o.replicas,
+               'first', case when o.reason = 'serial_gate' then (
+                   select p.job_id from places p join orch.jobs j on j.id = p.job_id and j.gate = o.because_of
+                    where p.reason <> 'serial_gate' order by p.ahead_of_it, p.job_id limit 1) end,
+               'before_it', (select jsonb_agg(jsonb_build_object(
+                                 'job_id', b.job_id, 'project', j.project, 'agent', j.agent, 'reason', b.reason,
+                                 'due', j.run_at) order by b.rank)
+                               from before b join orch.jobs j on j.id = b.job_id)))
+      into reason, because_of, facts
+      from own o;
+end
+$$;
+comment on function orch.facts_of_place is 'Where a job stands among those that nothing keeps from running, and which come first, as JSON.';
+
 -- The jobs that must have succeeded before, of those that have not; at most twenty. A row names also those that succeeded
 -- since it was last looked at.
 create or replace function orch.facts_of_predecessors(job orch.jobs) returns jsonb
@@ -92,9 +165,7 @@ as $$
         when reason = 'waits_for_jobs' then jsonb_build_object('after', orch.facts_of_predecessors(job))
         when reason = 'old_process_ending' then jsonb_build_object('old_run', orch.facts_of_holder((job).last_run_id))
         when reason = 'held' then coalesce((
-            select jsonb_build_object('held_by', e.actor, 'held_at', e.at) from orch.events e
-             where e.job_id = (job).id and e.kind = 'held' and (job).last_run_id is not distinct from e.run_id
-             order by e.id desc limit 1), '{}')
+            select jsonb_build_object('held_by', h.held_by, 'held_at', h.held_at) from orch.hold_of(job) h), '{}')
         else '{}'
     end
     || case when (job).attempt > 0

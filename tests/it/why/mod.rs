@@ -1,5 +1,6 @@
 //! Why a job waits: each reason, with what would let it run; what one does that runs; how one ended.
 
+mod alike;
 mod many;
 mod property;
 
@@ -105,9 +106,7 @@ async fn each_reason_is_told_with_what_would_let_the_job_run() {
 
     // The lists say of all what is said of each.
     let client = db.client().await;
-    let differs = "select w.job_id, w.reason, y.reason from orch.waiting w, orch.why(w.job_id) y \
-                   where w.reason is distinct from y.reason";
-    assert!(client.query(differs, &[]).await.unwrap().is_empty());
+    alike::agree(&client).await;
     let served = served(&db, None).await;
     let queue = http_get(served.address, "/queue").await.unwrap().json();
     let counts = json!({

@@ -7,7 +7,7 @@
 //! - offered the slots that it has, its claim takes the jobs of which `why` says `next` by this replica. With gates or
 //!   bounded limits in play a claim does not look behind each of them for the last slot, and the claim after it does: then
 //!   it takes some, as long as one is next, and none that anything keeps but jobs before it.
-//! - `orch.waiting` says of every job what `why` says, and the counts are its counts.
+//! - `orch.waiting` says of every job what `why` says, with its since, until and detail, and the counts are its counts.
 //! - The slots that it has free are those that `orch.free_slots` says.
 //!
 //! Acts are those of producers, operators and replicas, with the deaths, takeovers and late results of the latter.
@@ -30,6 +30,7 @@ use proptest::{
 use rand::{SeedableRng as _, rngs::StdRng};
 
 use self::world::{World, run_ids};
+use super::alike::DIFFERS;
 use crate::support::{TestDb, eventually, say};
 
 /// More than there are jobs.
@@ -48,12 +49,9 @@ impl World {
         })
         .await;
         let waiting = self.waiting().await;
-        let differs = "select w.job_id from (select j.id as job_id, y.reason from orch.jobs j, orch.why(j.id) y
-                                              where j.status in ('queued', 'held')) w
-                         full join orch.waiting v on v.job_id = w.job_id
-                        where w.reason is distinct from v.reason";
-        let differs: Vec<i64> = self.client.query(differs, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
-        prop_assert!(differs.is_empty(), "why and orch.waiting differ about {differs:?}");
+        let differs: Vec<String> =
+            self.client.query(DIFFERS, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+        prop_assert!(differs.is_empty(), "why and orch.waiting differ: {differs:#?}");
         let mut counts = BTreeMap::new();
         for job in &waiting {
             *counts.entry(job.reason.clone()).or_insert(0) += 1;

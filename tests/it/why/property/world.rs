@@ -160,7 +160,7 @@ impl World {
                 Ok(())
             }
             Act::Settle { run, outcome, closes, resolves } => {
-                let Some(run) = take(&mut self.running, &run) else { return Ok(()) };
+                let Some(run) = take(&mut self.running, run) else { return Ok(()) };
                 let close_limit = closes.map(|(limit, passes)| Closing {
                     limit: limit.to_owned(),
                     until: until(passes).unwrap_or(When::In(Duration::from_hours(1))),
@@ -168,12 +168,12 @@ impl World {
                 });
                 self.settle(run, outcome, close_limit, resolves).await
             }
-            Act::SettleLate { run, outcome } => match take(&mut self.lost, &run) {
+            Act::SettleLate { run, outcome } => match take(&mut self.lost, run) {
                 Some(run) => self.settle(run, outcome, None, true).await,
                 None => Ok(()),
             },
             Act::Take { run, hold } => {
-                let Some(run) = take(&mut self.running, &run) else { return Ok(()) };
+                let Some(run) = take(&mut self.running, run) else { return Ok(()) };
                 let status = if hold { "held" } else { "queued" };
                 let taken = "update orch.jobs set status = $1 where id = $2 and status = 'running' and run_id = $3";
                 let taken = self.client.execute(taken, &[&status, &run.job_id().0, &run.run_id().0]).await.unwrap();
@@ -182,7 +182,7 @@ impl World {
                 Ok(())
             }
             Act::Acknowledge { ended } => {
-                let Some(run) = take(&mut self.ending, &ended) else { return Ok(()) };
+                let Some(run) = take(&mut self.ending, ended) else { return Ok(()) };
                 self.db.acknowledge_ended(run.replica_id(), run.job_id(), Some(run.run_id())).await.map(drop)
             }
             Act::TakeOver { replica, all } => self.take_over(replica.index(self.replicas.len()), all).await,
@@ -278,7 +278,7 @@ impl World {
     }
 }
 
-fn take(runs: &mut Vec<Owned>, index: &Index) -> Option<Owned> {
+fn take(runs: &mut Vec<Owned>, index: Index) -> Option<Owned> {
     (!runs.is_empty()).then(|| runs.swap_remove(index.index(runs.len())))
 }
 
