@@ -913,6 +913,10 @@ function orch.facts_of_run(job orch.jobs)
 function orch.facts_of_runs(job_id bigint)
     returns jsonb;
 
+-- Who keeps the slots of the replicas that may take a job of this agent, as JSON.
+function orch.facts_of_slots(agent text, require jsonb)
+    returns jsonb;
+
 -- What a waiting job waits for, as JSON.
 function orch.facts_of_wait(job orch.jobs, reason text, because_of text)
     returns jsonb;
@@ -1149,12 +1153,24 @@ function orch.why(INOUT job_id bigint, serial_gate boolean DEFAULT true, OUT sta
 function orch.wishes_of(wishes jsonb)
     returns TABLE(place bigint, agent text, payload jsonb, project text, priority integer, run_at timestamp with time zone, gate text, limits text[], labels jsonb, require jsonb, dedupe_key text, on_conflict text, after bigint[], max_attempts integer, timeout interval);
 
+-- What would have the first of these runs let go of what it keeps, in words.
+function orch.words_of_end(holders jsonb)
+    returns text;
+
 -- Replicas and their slots, in words.
 function orch.words_of_fleet(fleet jsonb, serving boolean)
     returns text;
 
 -- A run and where it is, in words.
 function orch.words_of_holder(holder jsonb)
+    returns text;
+
+-- Runs and where they are, in words.
+function orch.words_of_holders(holders jsonb)
+    returns text;
+
+-- Jobs and what they wait for, in words.
+function orch.words_of_jobs(jobs jsonb)
     returns text;
 
 -- How many jobs are ahead of one, in words.

@@ -1,6 +1,6 @@
 -- The facts behind a reason, as JSON: what orch.why shows as its detail, and makes its sentences of.
 
--- A run, and where it is.
+-- A run, and where it is. `ending`: it was taken from its replica, and its process is being ended.
 create or replace function orch.facts_of_holder(run_id uuid) returns jsonb
 language sql stable
 set search_path = pg_catalog, orch
@@ -8,6 +8,7 @@ as $$
     select jsonb_build_object('job_id', r.job_id, 'run_id', r.run_id, 'agent', j.agent, 'project', j.project, 'pid', r.pid,
                               'host', coalesce(r.host, p.host), 'replica', p.name, 'replica_id', r.replica_id,
                               'since', r.claimed_at)
+           || case when r.ended_at is null then '{}'::jsonb else '{"ending": true}' end
       from orch.agent_runs r
       left join orch.jobs j on j.id = r.job_id
       left join orch.replicas p on p.replica_id = r.replica_id
@@ -61,6 +62,26 @@ as $$
              order by facts_of_fleet.agent = any (p.agents) desc, p.name, p.replica_id limit 20) p
 $$;
 comment on function orch.facts_of_fleet is 'The live replicas, and what keeps each from a job of this agent, as JSON.';
+
+-- Who keeps the slots of the replicas that may take such a job: the longest first, at most twenty.
+create or replace function orch.facts_of_slots(agent text, require jsonb) returns jsonb
+language sql stable
+set search_path = pg_catalog, orch
+as $$
+    select coalesce(jsonb_agg(orch.facts_of_holder(h.run_id) order by h.claimed_at, h.run_id), '[]')
+      from (select k.run_id, k.claimed_at
+              from orch.free_slots f
+             cross join lateral (
+                select r.run_id, r.claimed_at from orch.agent_runs r where r.replica_id = f.replica_id and r.ended_at is null
+                union all
+                select r.run_id, r.claimed_at
+                  from orch.jobs j join orch.agent_runs r on r.run_id = j.last_run_id
+                 where j.awaits_replica = f.replica_id) k
+             where orch.serves(f.replica, facts_of_slots.agent, facts_of_slots.require)
+             order by k.claimed_at, k.run_id
+             limit 20) h
+$$;
+comment on function orch.facts_of_slots is 'Who keeps the slots of the replicas that may take a job of this agent, as JSON.';
 
 -- Where a job stands among those that nothing keeps from running, and which of them come first: at most ten, in the order in
 -- which they start. Of a limit with room these are the jobs that take it, of a gate that is free the one that has it.
@@ -162,6 +183,8 @@ as $$
         when reason in ('no_replica_serves_agent', 'no_replica_matches_labels', 'no_free_slot', 'fair_share', 'next') then
             jsonb_strip_nulls(jsonb_build_object('agent', (job).agent, 'require', (job).require))
             || jsonb_build_object('replicas', orch.facts_of_fleet((job).agent, (job).require))
+            || case when reason = 'no_free_slot'
+                    then jsonb_build_object('kept_by', orch.facts_of_slots((job).agent, (job).require)) else '{}' end
         when reason = 'waits_for_jobs' then jsonb_build_object('after', orch.facts_of_predecessors(job))
         when reason = 'old_process_ending' then jsonb_build_object('old_run', orch.facts_of_holder((job).last_run_id))
         when reason = 'held' then coalesce((

@@ -40,10 +40,32 @@ select format(E'why:     %s\nwaiting: %s', to_jsonb(o), to_jsonb(w))
             else o.detail is distinct from w.detail or o.at_least end
 ";
 
-/// That there is none.
+/// The jobs of which `orch.why` does not name who is in the way, and what it says.
+pub(super) const UNNAMED: &str = r"
+select format('%s: %s', j.id, y.detail)
+  from orch.jobs j
+ cross join lateral orch.why(j.id) y
+ cross join lateral (select coalesce(jsonb_array_length(y.detail -> 'before_it'), 0) as before) b
+ where case y.reason
+           when 'fair_share' then b.before <> least((y.detail ->> 'ahead_of_it')::bigint, 10)
+           when 'no_free_slot' then b.before <> least((y.detail ->> 'ahead_of_it')::bigint, 10)
+                                    or (y.detail -> 'kept_by' = '[]')
+                                        <> not exists (select from orch.free_slots f
+                                                        where f.max_concurrency > 0 and orch.serves(f.replica, j.agent, j.require))
+           when 'limit_full' then ((y.detail #>> '{limit,room}')::integer > 0) <> (b.before > 0)
+                                  or b.before = 0 and y.detail #> '{limit,held_by}' = '[]'
+           when 'serial_gate' then y.detail #>> '{gate,held_by}' is null and y.detail ->> 'first' is null
+           when 'old_process_ending' then y.detail #>> '{old_run,run_id}' is null
+           else b.before > 0
+       end
+";
+
+/// That all is said, and said alike.
 pub(super) async fn agree(client: &Client) {
-    let differs: Vec<String> = client.query(DIFFERS, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
-    assert!(differs.is_empty(), "{differs:#?}");
+    for faults in [DIFFERS, UNNAMED] {
+        let faults: Vec<String> = client.query(faults, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+        assert!(faults.is_empty(), "{faults:#?}");
+    }
 }
 
 async fn detail(client: &Client, job: i64) -> Option<String> {

@@ -1,6 +1,7 @@
 //! Why a job waits: each reason, with what would let it run; what one does that runs; how one ended.
 
 mod alike;
+mod blockers;
 mod many;
 mod property;
 

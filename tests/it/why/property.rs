@@ -8,6 +8,7 @@
 //!   bounded limits in play a claim does not look behind each of them for the last slot, and the claim after it does: then
 //!   it takes some, as long as one is next, and none that anything keeps but jobs before it.
 //! - `orch.waiting` says of every job what `why` says, with its since, until and detail, and the counts are its counts.
+//! - `why` names who is in the way.
 //! - The slots that it has free are those that `orch.free_slots` says.
 //!
 //! Acts are those of producers, operators and replicas, with the deaths, takeovers and late results of the latter.
@@ -30,7 +31,7 @@ use proptest::{
 use rand::{SeedableRng as _, rngs::StdRng};
 
 use self::world::{World, run_ids};
-use super::alike::DIFFERS;
+use super::alike::{DIFFERS, UNNAMED};
 use crate::support::{TestDb, eventually, say};
 
 /// More than there are jobs.
@@ -49,9 +50,11 @@ impl World {
         })
         .await;
         let waiting = self.waiting().await;
-        let differs: Vec<String> =
-            self.client.query(DIFFERS, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
-        prop_assert!(differs.is_empty(), "why and orch.waiting differ: {differs:#?}");
+        for (faults, what) in [(DIFFERS, "why and orch.waiting differ"), (UNNAMED, "nobody is named")] {
+            let faults: Vec<String> =
+                self.client.query(faults, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+            prop_assert!(faults.is_empty(), "{what}: {faults:#?}");
+        }
         let mut counts = BTreeMap::new();
         for job in &waiting {
             *counts.entry(job.reason.clone()).or_insert(0) += 1;
