@@ -1105,6 +1105,10 @@ function orch.settle_rule(outcome text, cancel_pending boolean, failures integer
 function orch.short(span interval)
     returns text;
 
+-- A time, for people.
+function orch.short_instant(at timestamp with time zone)
+    returns text;
+
 -- Until when, for people.
 function orch.short_time(at timestamp with time zone)
     returns text;

@@ -48,6 +48,7 @@ fn show(why: &Why) -> anyhow::Result<()> {
         ("reason", Some(why.reason.clone())),
         ("since", why.since.map(|at| at.to_string())),
         ("until", why.until.map(end_of)),
+        ("heard", heard(&facts)),
         ("unblock", why.unblock.clone()),
     ] {
         if let Some(value) = value {
@@ -105,6 +106,12 @@ fn before(job: &Value) -> [String; 5] {
     let due = time(&job["due"]).map_or_else(|| NONE.to_owned(), |at| at.to_string());
     let [id, project, agent, reason] = ["job_id", "project", "agent", "reason"].map(|key| cell(&job[key]));
     [id, project, agent, reason, due]
+}
+
+/// When the last output of what runs arrived; of what does not run there is none.
+fn heard(facts: &Value) -> Option<String> {
+    facts.get("run")?;
+    Some(time(&facts["last_output_at"]).map_or_else(|| "never".to_owned(), |at| at.to_string()))
 }
 
 /// A time as the database has it in JSON.

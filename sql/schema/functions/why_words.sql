@@ -15,12 +15,19 @@ as $$
 $$;
 comment on function orch.short is 'A span in its largest two units.';
 
+create or replace function orch.short_instant(at timestamptz) returns text
+language sql immutable
+set search_path = pg_catalog, orch
+as $$
+    select to_char(at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"')
+$$;
+comment on function orch.short_instant is 'A time, for people.';
+
 create or replace function orch.short_time(at timestamptz) returns text
 language sql immutable
 set search_path = pg_catalog, orch
 as $$
-    select case when at = 'infinity' then 'until further notice'
-                else 'until ' || to_char(at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"') end
+    select case when at = 'infinity' then 'until further notice' else 'until ' || orch.short_instant(at) end
 $$;
 comment on function orch.short_time is 'Until when, for people.';
 
@@ -217,7 +224,8 @@ language plpgsql stable
 set search_path = pg_catalog, orch
 as $$
 declare
-    heard constant timestamptz := coalesce((facts ->> 'last_output_at')::timestamptz, (facts ->> 'started_at')::timestamptz);
+    heard constant timestamptz := (facts ->> 'last_output_at')::timestamptz;
+    started constant timestamptz := (facts ->> 'started_at')::timestamptz;
     lease constant double precision := (facts ->> 'lease_left_seconds')::double precision;
     tries constant text := format('after %s', case job.attempt when 0 then 'no run' when 1 then '1 run' else job.attempt || ' runs' end);
 begin
@@ -226,7 +234,12 @@ begin
             case when job.cancel_requested_at is not null
                  then format(' and is being cancelled for %s', orch.short(clock_timestamp() - job.cancel_requested_at)) else '' end,
             substring(orch.words_of_holder(facts -> 'run') from '\((.*)\)$'), job.attempt,
-            coalesce(', last heard ' || orch.short(clock_timestamp() - heard) || ' ago', ''),
+            case when heard is not null
+                 then format(', last heard %s ago, at %s', orch.short(clock_timestamp() - heard), orch.short_instant(heard))
+                 when started is not null
+                 then format(', never heard since its start %s ago, at %s', orch.short(clock_timestamp() - started),
+                             orch.short_instant(started))
+                 else ', not heard yet' end,
             case when lease > 0 then format(', lease left %s', orch.short(make_interval(secs => lease)))
                  when lease <= 0 then format(', but its replica''s lease is over for %s: if it does not come back, the job runs elsewhere',
                                              orch.short(make_interval(secs => -lease)))

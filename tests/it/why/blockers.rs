@@ -1,6 +1,7 @@
-//! Who is in the way, by name: the job, its run, pid and host, since when, and what would make it let go.
+//! Who is in the way, by name: the job, its run, pid and host, since when, and what would make it let go. And what runs
+//! but says nothing.
 
-use orch::model::Outcome;
+use orch::{db::logs::Chunk, model::Outcome};
 use serde_json::json;
 
 use super::{alike::agree, enqueue, says, why};
@@ -203,4 +204,35 @@ async fn jobs_that_only_other_replicas_take_are_not_in_the_way() {
     says(&told, "limit_full", &["has room for 1 more, and others come first: job "], "");
     assert_eq!(named(9).await, [8]);
     agree(&client).await;
+}
+
+#[tokio::test]
+async fn a_silent_run_says_when_it_was_last_heard_or_that_it_never_was() {
+    let db = TestDb::new().await;
+    let played = Played::on(&db, &["a"]).await;
+    let (orch, client) = (Orch::on(&db), db.client().await);
+    enqueue(&orch, &["a"]).await;
+    let claimed = played.claim().await.unwrap();
+    says(
+        &why(&orch, 1).await,
+        "running",
+        &["not started yet, on \"stage\"", "attempt 1, not heard yet, "],
+        "orch cancel 1",
+    );
+    let text = orch.run(["why", "1"]).await.ok().stdout;
+    assert!(text.contains("\nheard     never\n"), "{text}");
+
+    played.stamp(&claimed, 4711).await;
+    client.batch_execute("update orch.agent_runs set spawned_at = '2026-01-02 03:04:05Z'").await.unwrap();
+    let told = why(&orch, 1).await;
+    says(&told, "running", &[", never heard since its start ", " ago, at 2026-01-02 03:04:05Z, "], "");
+    assert_eq!(told["detail"]["last_output_at"], json!(null));
+
+    let run = claimed.owned.run_id();
+    db.db().ship_logs(&[(run, Chunk { position: 0, bytes: b"one".to_vec() })]).await.unwrap();
+    client.batch_execute("update orch.run_logs set at = '2026-01-03 04:05:06Z'").await.unwrap();
+    let told = why(&orch, 1).await;
+    says(&told, "running", &[", last heard ", " ago, at 2026-01-03 04:05:06Z, "], "");
+    let text = orch.run(["why", "1"]).await.ok().stdout;
+    assert!(text.contains("\nheard     2026-01-03T04:05:06Z\n"), "{text}");
 }

@@ -181,7 +181,7 @@ async fn what_runs_is_told_with_its_process_and_what_ended_with_what_was_tried()
     says(
         &told,
         "running",
-        &["runs: pid 4711 on \"stage\", replica \"played\"", "attempt 1", "last heard", "lease left"],
+        &["runs: pid 4711 on \"stage\", replica \"played\"", "attempt 1", "never heard since its start", "lease left"],
         "orch cancel 1",
     );
     assert_eq!(told["detail"]["run"]["run_id"], json!(claimed.owned.run_id()));
