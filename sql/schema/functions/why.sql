@@ -86,14 +86,13 @@ as $$
 $$;
 comment on function orch.waits_until is 'Until when a job waits by itself, where that is known; infinity: until somebody releases it.';
 
--- What is to be known of a job that waits by itself in a word or two, from at most five rows: orch.why has it in full.
+-- What is to be known of a job that waits by itself in a word or two, from at most five rows, but for who holds it (orch.hold_of):
+-- orch.why has it in full.
 create or replace function orch.waits_detail(job orch.jobs, reason text) returns text
 language sql stable
 as $$
     select case reason
-        when 'held' then coalesce(
-            (select 'by ' || h.held_by from orch.hold_of(job) h),
-            left((job).error, 300))
+        when 'held' then left((job).error, 300)
         when 'old_process_ending' then (
             select format('pid %s on %s', coalesce(r.pid::text, 'not known'), coalesce(r.host, p.host))
               from orch.replicas p

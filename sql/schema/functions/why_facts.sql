@@ -84,7 +84,8 @@ $$;
 comment on function orch.facts_of_slots is 'Who keeps the slots of the replicas that may take a job of this agent, as JSON.';
 
 -- Where a job stands among those that nothing keeps from running, and which of them come first: at most ten, in the order in
--- which they start. Of a limit with room these are the jobs that take it, of a gate that is free the one that has it.
+-- which they start. Of a limit with room these are the jobs that take it, of a gate that is free the one that has it. Where it has
+-- a place at replicas that are full, and at others a limit that it needs goes to other jobs first, `limit_goes_to` says to which.
 create or replace function orch.facts_of_place(
     job orch.jobs, serial_gate boolean, seen integer, out reason text, out because_of text, out facts jsonb)
 language plpgsql stable
@@ -97,14 +98,17 @@ begin
     ),
     own as materialized (
         select p.reason, p.because_of, p.ahead_of_it, p.at_least, p.replicas, p.class,
-               p.ranks[array_position(p.classes, p.class)] as rank
+               p.ranks[array_position(p.classes, p.class)] as rank,
+               -- of other replicas, where a limit goes to others first
+               case when p.reason = 'no_free_slot' then p.classes[array_position(p.aheads, null)] end as other_class,
+               p.ranks[array_position(p.aheads, null)] as other_rank
           from places p where p.job_id = job.id
         union all
         -- behind the last of its lane that was ranked
         select case when serial_gate and w.gate is not null then 'serial_gate' else w.rest end,
                case when serial_gate and w.gate is not null then w.gate else w.rest_limit end,
                case when w.rest_limit is null and (not serial_gate or w.gate is null) then l.ahead_of_it + 1 end,
-               true, null, l.class, null
+               true, null, l.class, null, null, null
           from orch.judged_lanes(0, job.project, job.lane) w
           left join (select p.ahead_of_it, p.class from places p where p.project = job.project and p.lane = job.lane
                       order by p.ahead_of_it desc nulls last limit 1) l on true
@@ -136,6 +140,22 @@ begin
           where o.reason = 'limit_full' and o.because_of = any (orch.needs(j.project, j.agent, j.limits, a.limits))
           order by p.rank
           limit 10)
+    ),
+    elsewhere as (
+        select p.job_id, p.reason, p.ranks[array_position(p.classes, o.other_class)] as rank
+          from own o
+          join places p on o.other_class = any (p.classes)
+                           and p.ranks[array_position(p.classes, o.other_class)] < o.other_rank
+          join orch.jobs j on j.id = p.job_id
+          left join orch.agents a on a.name = j.agent
+         where orch.needs(j.project, j.agent, j.limits, a.limits)
+               && (select array_agg(u.name)
+                     from orch.limit_use u
+                    where u.room > 0
+                      and u.name = any (orch.needs(job.project, job.agent, job.limits,
+                                                   (select g.limits from orch.agents g where g.name = job.agent))))
+         order by 3
+         limit 10
     )
     select o.reason, o.because_of,
            jsonb_strip_nulls(jsonb_build_object(
@@ -149,7 +169,11 @@ begin
                'before_it', (select jsonb_agg(jsonb_build_object(
                                  'job_id', b.job_id, 'project', j.project, 'agent', j.agent, 'reason', b.reason,
                                  'due', j.run_at) order by b.rank)
-                               from before b join orch.jobs j on j.id = b.job_id)))
+                               from before b join orch.jobs j on j.id = b.job_id),
+               'limit_goes_to', (select jsonb_agg(jsonb_build_object(
+                                     'job_id', e.job_id, 'project', j.project, 'agent', j.agent, 'reason', e.reason,
+                                     'due', j.run_at) order by e.rank)
+                                   from elsewhere e join orch.jobs j on j.id = e.job_id)))
       into reason, because_of, facts
       from own o;
 end

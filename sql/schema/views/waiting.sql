@@ -51,10 +51,11 @@ lanes as materialized (
                       from places p) l) w
      where w.head is not null
 )
-select j.id as job_id, j.project, j.agent, o.reason, orch.waits_since(j) as since, orch.waits_until(j, o.reason) as until,
-       orch.waits_detail(j, o.reason) as detail
+select j.id as job_id, j.project, j.agent, o.reason, coalesce(h.held_at, orch.waits_since(j)) as since,
+       orch.waits_until(j, o.reason) as until, coalesce('by ' || h.held_by, orch.waits_detail(j, o.reason)) as detail
   from orch.jobs j
  cross join lateral (select orch.own_wait(j) as reason) o
+  left join lateral (select * from orch.hold_of(j)) h on o.reason = 'held'
  where j.set_aside or j.waits_for is not null or (j.claimable and j.run_at > now())
 union all
 select j.id, j.project, j.agent, v.reason, j.run_at,

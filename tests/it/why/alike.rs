@@ -49,9 +49,12 @@ select format('%s: %s', j.id, y.detail)
  where case y.reason
            when 'fair_share' then b.before <> least((y.detail ->> 'ahead_of_it')::bigint, 10)
            when 'no_free_slot' then b.before <> least((y.detail ->> 'ahead_of_it')::bigint, 10)
-                                    or (y.detail -> 'kept_by' = '[]')
-                                        <> not exists (select from orch.free_slots f
-                                                        where f.max_concurrency > 0 and orch.serves(f.replica, j.agent, j.require))
+                                    or y.detail -> 'kept_by' = '[]' and y.detail -> 'limit_goes_to' is null
+                                       and exists (select from orch.free_slots f
+                                                    where f.max_concurrency > 0 and orch.serves(f.replica, j.agent, j.require))
+                                    or y.detail -> 'limit_goes_to' is null
+                                       and exists (select from orch.free_slots f
+                                                    where f.free > 0 and orch.serves(f.replica, j.agent, j.require))
            when 'limit_full' then ((y.detail #>> '{limit,room}')::integer > 0) <> (b.before > 0)
                                   or b.before = 0 and y.detail #> '{limit,held_by}' = '[]'
            when 'serial_gate' then y.detail #>> '{gate,held_by}' is null and y.detail ->> 'first' is null

@@ -207,6 +207,33 @@ async fn jobs_that_only_other_replicas_take_are_not_in_the_way() {
 }
 
 #[tokio::test]
+async fn where_a_slot_is_free_and_a_limit_goes_to_another_job_there_not_every_replica_is_said_to_be_full() {
+    let db = TestDb::new().await;
+    Played::on(&db, &["a"]).await;
+    let (orch, client) = (Orch::on(&db), db.client().await);
+    client.batch_execute(r#"update orch.replicas set labels = '{"zone": "eu"}', name = 'near'"#).await.unwrap();
+    let far = Played::on(&db, &["a"]).await;
+    client.batch_execute("update orch.replicas set max_concurrency = 1 where name = 'played'").await.unwrap();
+    enqueue(&orch, &["a"]).await;
+    far.claim().await.unwrap();
+    orch.run(["limits", "set", "acct", "1"]).await.ok();
+    enqueue(&orch, &["a", "--limit", "acct"]).await;
+    enqueue(&orch, &["a", "--limit", "acct", "--priority", "1", "--require", "zone=eu"]).await;
+    let told = why(&orch, 2).await;
+    says(
+        &told,
+        "no_free_slot",
+        &[
+            "where a slot is free, a limit that it needs goes to others first: job 3 (next); where it would have that, every \
+           replica is full: ",
+            "\"near\" 0/4, \"played\" 1/1; the slots are kept by job 1 (",
+        ],
+        "the end of job 1; to end it now: orch cancel 1; the end of job 3; more slots",
+    );
+    agree(&client).await;
+}
+
+#[tokio::test]
 async fn a_silent_run_says_when_it_was_last_heard_or_that_it_never_was() {
     let db = TestDb::new().await;
     let played = Played::on(&db, &["a"]).await;
