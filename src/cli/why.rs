@@ -68,7 +68,7 @@ fn show(why: &Why) -> anyhow::Result<()> {
     table(["JOB", "RUN", "PROJECT", "AGENT", "PID", "HOST", "REPLICA", "SINCE"], holders.into_iter().map(holder))?;
     table(
         ["BEFORE IT", "PROJECT", "AGENT", "WAITS FOR", "DUE"],
-        ["before_it", "limit_goes_to"].into_iter().flat_map(|key| rows(&facts[key])).map(before),
+        ["before_it", "others_first"].into_iter().flat_map(|key| rows(&facts[key])).map(before),
     )?;
     table(["REPLICA", "HOST", "RUNNING", "SERVES", "LABELS", "NOTE"], rows(&facts["replicas"]).map(replica))?;
     table(["ATTEMPT", "RUN", "REPLICA", "OUTCOME", "EXIT", "TOOK", "ERROR"], rows(&facts["runs"]).map(attempt))

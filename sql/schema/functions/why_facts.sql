@@ -85,7 +85,7 @@ comment on function orch.facts_of_slots is 'Who keeps the slots of the replicas 
 
 -- Where a job stands among those that nothing keeps from running, and which of them come first: at most ten, in the order in
 -- which they start. Of a limit with room these are the jobs that take it, of a gate that is free the one that has it. Where it has
--- a place at replicas that are full, and at others a limit that it needs goes to other jobs first, `limit_goes_to` says to which.
+-- a place at replicas that are full, and at others a limit or its gate goes to other jobs first, `others_first` says to which.
 create or replace function orch.facts_of_place(
     job orch.jobs, serial_gate boolean, seen integer, out reason text, out because_of text, out facts jsonb)
 language plpgsql stable
@@ -154,6 +154,11 @@ begin
                     where u.room > 0
                       and u.name = any (orch.needs(job.project, job.agent, job.limits,
                                                    (select g.limits from orch.agents g where g.name = job.agent))))
+        union
+        select p.job_id, p.reason, 0
+          from places p
+          join orch.jobs j on j.id = p.job_id and j.gate = job.gate
+         where serial_gate and (select o.reason = 'no_free_slot' from own o) and p.job_id <> job.id and p.reason <> 'serial_gate'
          order by 3
          limit 10
     )
@@ -170,7 +175,7 @@ begin
                                  'job_id', b.job_id, 'project', j.project, 'agent', j.agent, 'reason', b.reason,
                                  'due', j.run_at) order by b.rank)
                                from before b join orch.jobs j on j.id = b.job_id),
-               'limit_goes_to', (select jsonb_agg(jsonb_build_object(
+               'others_first', (select jsonb_agg(jsonb_build_object(
                                      'job_id', e.job_id, 'project', j.project, 'agent', j.agent, 'reason', e.reason,
                                      'due', j.run_at) order by e.rank)
                                    from elsewhere e join orch.jobs j on j.id = e.job_id)))

@@ -203,9 +203,9 @@ begin
                                    where (r ->> 'serves_agent')::boolean and (r ->> 'has_labels')::boolean
                                      and not (r ->> 'draining')::boolean
                                      and (r ->> 'running')::integer < (r ->> 'max_concurrency')::integer)
-                     then orch.words_of_jobs(facts -> 'limit_goes_to') end;
+                     then orch.words_of_jobs(facts -> 'others_first') end;
         sentence := format('%s: %s%s%s',
-                           coalesce(format('where a slot is free, a limit that it needs goes to others first: %s; '
+                           coalesce(format('where a slot is free, a limit or the gate that it needs goes to others first: %s; '
                                            'where it would have that, every replica is full', tail),
                                     'every replica that may take it is full'),
                            orch.words_of_fleet(facts -> 'replicas', true),
@@ -213,7 +213,7 @@ begin
                            case when ahead > 0
                                 then '; ' || queue || coalesce(': ' || orch.words_of_jobs(first_ones), '') else '' end);
         unblock := coalesce(orch.words_of_end(nullif(facts -> 'kept_by', '[]')) || '; ', '')
-                   || case when tail is null then '' else format('the end of job %s; ', facts #>> '{limit_goes_to,0,job_id}') end
+                   || case when tail is null then '' else format('the end of job %s; ', facts #>> '{others_first,0,job_id}') end
                    || 'more slots (max_concurrency), or another replica';
     when 'fair_share' then
         sentence := format('%s in fair order: %s%s', queue, orch.words_of_fleet(facts -> 'replicas', true),

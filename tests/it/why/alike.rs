@@ -49,10 +49,10 @@ select format('%s: %s', j.id, y.detail)
  where case y.reason
            when 'fair_share' then b.before <> least((y.detail ->> 'ahead_of_it')::bigint, 10)
            when 'no_free_slot' then b.before <> least((y.detail ->> 'ahead_of_it')::bigint, 10)
-                                    or y.detail -> 'kept_by' = '[]' and y.detail -> 'limit_goes_to' is null
+                                    or y.detail -> 'kept_by' = '[]' and y.detail -> 'others_first' is null
                                        and exists (select from orch.free_slots f
                                                     where f.max_concurrency > 0 and orch.serves(f.replica, j.agent, j.require))
-                                    or y.detail -> 'limit_goes_to' is null
+                                    or y.detail -> 'others_first' is null
                                        and exists (select from orch.free_slots f
                                                     where f.free > 0 and orch.serves(f.replica, j.agent, j.require))
            when 'limit_full' then ((y.detail #>> '{limit,room}')::integer > 0) <> (b.before > 0)

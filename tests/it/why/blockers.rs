@@ -224,12 +224,15 @@ async fn where_a_slot_is_free_and_a_limit_goes_to_another_job_there_not_every_re
         &told,
         "no_free_slot",
         &[
-            "where a slot is free, a limit that it needs goes to others first: job 3 (next); where it would have that, every \
+            "where a slot is free, a limit or the gate that it needs goes to others first: job 3 (next); where it would have that, every \
            replica is full: ",
             "\"near\" 0/4, \"played\" 1/1; the slots are kept by job 1 (",
         ],
         "the end of job 1; to end it now: orch cancel 1; the end of job 3; more slots",
     );
+    enqueue(&orch, &["a", "--gate", "g", "--require", "zone=eu"]).await;
+    enqueue(&orch, &["a", "--gate", "g"]).await;
+    says(&why(&orch, 5).await, "no_free_slot", &["needs goes to others first: job 4 (next); "], "the end of job 4; ");
     agree(&client).await;
 }
 
