@@ -41,29 +41,35 @@ pub(super) async fn run(context: &Context, args: WhyArgs) -> anyhow::Result<Exit
 }
 
 fn show(why: &Why) -> anyhow::Result<()> {
+    let facts: Value = serde_json::from_str(why.detail.get())?;
     output::line(&why.sentence)?;
     output::line("")?;
     for (name, value) in [
         ("reason", Some(why.reason.clone())),
         ("since", why.since.map(|at| at.to_string())),
         ("until", why.until.map(end_of)),
+        ("heard", heard(&facts)),
         ("unblock", why.unblock.clone()),
     ] {
         if let Some(value) = value {
             output::line(&format!("{name:<10}{value}"))?;
         }
     }
-    let facts: Value = serde_json::from_str(why.detail.get())?;
-    let holders: Vec<&Value> =
-        [&facts["limit"]["held_by"], &facts["gate"]["held_by"], &facts["old_run"], &facts["run"]]
-            .into_iter()
-            .flat_map(|found| match found {
-                Value::Array(several) => several.iter().collect(),
-                Value::Object(_) => vec![found],
-                _ => Vec::new(),
-            })
-            .collect();
+    let held =
+        [&facts["limit"]["held_by"], &facts["gate"]["held_by"], &facts["kept_by"], &facts["old_run"], &facts["run"]];
+    let holders: Vec<&Value> = held
+        .into_iter()
+        .flat_map(|found| match found {
+            Value::Array(several) => several.iter().collect(),
+            Value::Object(_) => vec![found],
+            _ => Vec::new(),
+        })
+        .collect();
     table(["JOB", "RUN", "PROJECT", "AGENT", "PID", "HOST", "REPLICA", "SINCE"], holders.into_iter().map(holder))?;
+    table(
+        ["BEFORE IT", "PROJECT", "AGENT", "WAITS FOR", "DUE"],
+        ["before_it", "others_first"].into_iter().flat_map(|key| rows(&facts[key])).map(before),
+    )?;
     table(["REPLICA", "HOST", "RUNNING", "SERVES", "LABELS", "NOTE"], rows(&facts["replicas"]).map(replica))?;
     table(["ATTEMPT", "RUN", "REPLICA", "OUTCOME", "EXIT", "TOOK", "ERROR"], rows(&facts["runs"]).map(attempt))
 }
@@ -96,6 +102,19 @@ fn holder(run: &Value) -> [String; 8] {
     let [job, id, project, agent, pid, host, replica] =
         ["job_id", "run_id", "project", "agent", "pid", "host", "replica"].map(|key| cell(&run[key]));
     [job, id, project, agent, pid, host, replica, since]
+}
+
+/// A job that comes first.
+fn before(job: &Value) -> [String; 5] {
+    let due = time(&job["due"]).map_or_else(|| NONE.to_owned(), |at| at.to_string());
+    let [id, project, agent, reason] = ["job_id", "project", "agent", "reason"].map(|key| cell(&job[key]));
+    [id, project, agent, reason, due]
+}
+
+/// When the last output of what runs arrived; of what does not run there is none.
+fn heard(facts: &Value) -> Option<String> {
+    facts.get("run")?;
+    Some(time(&facts["last_output_at"]).map_or_else(|| "never".to_owned(), |at| at.to_string()))
 }
 
 /// A time as the database has it in JSON.

@@ -15,9 +15,7 @@ as $$
 declare
     job orch.jobs;
     cause text;
-    ahead bigint;
-    first bigint;
-    takers uuid[];
+    place jsonb := '{}';
     seen constant integer := 2048;
 begin
     select * into job from orch.jobs j where j.id = why.job_id;
@@ -36,7 +34,7 @@ begin
 
     reason := orch.own_wait(job);
     since := case when reason is null then job.run_at else orch.waits_since(job) end;
-    until := case when reason is null or reason = 'not_due' then nullif(greatest(job.run_at, now()), now()) end;
+    until := orch.waits_until(job, reason);
     if reason is null then
         select w.reason, case when w.reason = 'serial_gate' then w.gate else w.shut_limit end,
                case when w.reason in ('paused', 'limit_closed') then w.closed_until end
@@ -46,27 +44,9 @@ begin
                   from orch.judged_lanes(0, job.project, job.lane) w) w;
     end if;
     if reason is null then
-        select o.reason, o.because_of, o.ahead_of_it, o.replicas into reason, cause, ahead, takers
-          from orch.claim_order_of(serial_gate, true, seen, job.project, job.lane) o where o.job_id = job.id;
-        if not found then
-            select case when serial_gate and w.gate is not null then 'serial_gate' else w.rest end,
-                   case when serial_gate and w.gate is not null then w.gate else w.rest_limit end
-              into reason, cause
-              from orch.judged_lanes(0, job.project, job.lane) w;
-        end if;
-        if reason = 'serial_gate' then
-            select o.job_id into first
-              from orch.claim_order_of(serial_gate, false, seen, job.project, job.lane) o
-              join orch.jobs j on j.id = o.job_id and j.gate = cause
-             where o.reason <> 'serial_gate'
-             limit 1;
-        end if;
+        select p.reason, p.because_of, p.facts into reason, cause, place from orch.facts_of_place(job, serial_gate, seen) p;
     end if;
-    detail := orch.facts_of_wait(job, reason, cause)
-              || jsonb_strip_nulls(jsonb_build_object('ahead_of_it', ahead, 'first', first, 'taken_by', takers));
-    if ahead > 0 and exists (select from orch.walk_lanes(seen / 4 + 1) offset seen / 4) then
-        detail := detail || '{"ahead_at_least": true}';
-    end if;
+    detail := orch.facts_of_wait(job, reason, cause) || place;
     select w.sentence, w.unblock into sentence, unblock from orch.words_of_wait(job, reason, until, detail) w;
 end
 $$;
@@ -76,8 +56,56 @@ comment on function orch.why is 'Why a job waits, runs or has ended: the reason,
 create or replace function orch.waits_since(job orch.jobs) returns timestamptz
 language sql stable
 as $$
-    select coalesce(case when (job).status = 'held'
-                         then (select max(e.at) from orch.events e where e.job_id = (job).id and e.kind = 'held') end,
+    select coalesce(case when (job).status = 'held' then (select h.held_at from orch.hold_of(job) h) end,
                     (select r.ended_at from orch.agent_runs r where r.run_id = (job).last_run_id), (job).created_at)
 $$;
 comment on function orch.waits_since is 'Since when a job waits: since it was held, its last run ended, or it was enqueued.';
+
+-- Who held a job, and when: by orch.hold, or by a plain UPDATE while it ran. No row where its last run was its last word: then
+-- a rule holds it, and its error says which.
+create or replace function orch.hold_of(job orch.jobs) returns table (held_at timestamptz, held_by text)
+language sql stable
+as $$
+    select e.at, e.actor
+      from (select e.* from orch.events e
+             where e.job_id = (job).id and e.kind in ('held', 'taken', 'released', 'retried')
+             order by e.id desc
+             limit 1) e
+      left join orch.agent_runs r on r.run_id = (job).last_run_id
+     where case e.kind when 'held' then e.at >= coalesce(r.ended_at, e.at)
+                       when 'taken' then e.run_id = (job).last_run_id and e.detail ->> 'to' = 'held'
+                       else false end
+$$;
+comment on function orch.hold_of is 'Who held a job and when, unless a rule holds it.';
+
+-- Until when a job waits that waits by itself, as orch.own_wait has it: infinity where nothing but somebody's word ends it.
+create or replace function orch.waits_until(job orch.jobs, reason text) returns timestamptz
+language sql stable
+as $$
+    select case reason when 'held' then 'infinity' when 'not_due' then (job).run_at end
+$$;
+comment on function orch.waits_until is 'Until when a job waits by itself, where that is known; infinity: until somebody releases it.';
+
+-- What is to be known of a job that waits by itself in a word or two, from at most five rows, but for who holds it (orch.hold_of):
+-- orch.why has it in full.
+create or replace function orch.waits_detail(job orch.jobs, reason text) returns text
+language sql stable
+as $$
+    select case reason
+        when 'held' then left((job).error, 300)
+        when 'old_process_ending' then (
+            select format('pid %s on %s', coalesce(r.pid::text, 'not known'), coalesce(r.host, p.host))
+              from orch.replicas p
+              left join orch.agent_runs r on r.run_id = (job).last_run_id
+             where p.replica_id = (job).awaits_replica)
+        -- the last of them is the one with whose end it is looked at again
+        when 'waits_for_jobs' then (
+            select 'jobs ' || string_agg(p.id::text, ', ' order by p.id)
+                   || case when cardinality((job).waits_for) > 5 then ' and earlier ones' else '' end
+              from unnest((job).waits_for[cardinality((job).waits_for) - 4:]) a (id)
+              join orch.jobs p on p.id = a.id
+             where p.status <> 'succeeded')
+        when 'not_due' then left((job).error, 300)
+    end
+$$;
+comment on function orch.waits_detail is 'What a job waits for that waits by itself, in a word or two.';

@@ -15,21 +15,29 @@ as $$
 $$;
 comment on function orch.short is 'A span in its largest two units.';
 
+create or replace function orch.short_instant(at timestamptz) returns text
+language sql immutable
+set search_path = pg_catalog, orch
+as $$
+    select to_char(at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"')
+$$;
+comment on function orch.short_instant is 'A time, for people.';
+
 create or replace function orch.short_time(at timestamptz) returns text
 language sql immutable
 set search_path = pg_catalog, orch
 as $$
-    select case when at = 'infinity' then 'until further notice'
-                else 'until ' || to_char(at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"') end
+    select case when at = 'infinity' then 'until further notice' else 'until ' || orch.short_instant(at) end
 $$;
 comment on function orch.short_time is 'Until when, for people.';
 
--- "job 5 (pid 42 on north, replica north-1, since 4m10s)"
+-- "job 5 (pid 42 on "north", replica "north-1", for 4m10s)", or "the old process of job 5 (…)"
 create or replace function orch.words_of_holder(holder jsonb) returns text
 language sql stable
 set search_path = pg_catalog, orch
 as $$
-    select format('job %s (%s%s%s, for %s)', coalesce(holder ->> 'job_id', '?'),
+    select format('%sjob %s (%s%s%s, for %s)', case when (holder ->> 'ending')::boolean then 'the old process of ' else '' end,
+                  coalesce(holder ->> 'job_id', '?'),
                   case when holder ->> 'pid' is not null then 'pid ' || (holder ->> 'pid') || ' on '
                        else 'not started yet, on ' end,
                   coalesce((holder -> 'host')::text, 'an unknown host'),
@@ -37,6 +45,44 @@ as $$
                   orch.short(clock_timestamp() - (holder ->> 'since')::timestamptz))
 $$;
 comment on function orch.words_of_holder is 'A run and where it is, in words.';
+
+-- Several runs, in words: the first five.
+create or replace function orch.words_of_holders(holders jsonb) returns text
+language sql stable
+set search_path = pg_catalog, orch
+as $$
+    select string_agg(orch.words_of_holder(h), ', ' order by n) filter (where n <= 5)
+           || case when count(*) > 5 then ', …' else '' end
+      from jsonb_array_elements(holders) with ordinality u (h, n)
+$$;
+comment on function orch.words_of_holders is 'Runs and where they are, in words.';
+
+-- What would make them let go of what they keep.
+create or replace function orch.words_of_end(holders jsonb) returns text
+language sql immutable strict
+set search_path = pg_catalog, orch
+as $$
+    select case when (h.first ->> 'ending')::boolean
+                then 'the end of that process, which its replica sees to'
+                else format('the end of %s; to end it now: orch cancel %s',
+                            case when h.others then 'one of them, job ' || coalesce(h.first ->> 'job_id', '?') || ' being the oldest'
+                                 else 'job ' || coalesce(h.first ->> 'job_id', '?') end,
+                            coalesce(h.first ->> 'job_id', 'ID')) end
+      from (select coalesce((select a from jsonb_array_elements(holders) a where a -> 'ending' is null limit 1), holders -> 0),
+                   jsonb_array_length(holders) > 1) h (first, others)
+$$;
+comment on function orch.words_of_end is 'What would have the first of these runs let go of what it keeps, in words.';
+
+-- "job 5 (next), job 6 (no_free_slot)": jobs that come first, and what those wait for.
+create or replace function orch.words_of_jobs(jobs jsonb) returns text
+language sql immutable
+set search_path = pg_catalog, orch
+as $$
+    select string_agg(format('job %s (%s)', j ->> 'job_id', j ->> 'reason'), ', ' order by n) filter (where n <= 5)
+           || case when count(*) > 5 then ', …' else '' end
+      from jsonb_array_elements(jobs) with ordinality u (j, n)
+$$;
+comment on function orch.words_of_jobs is 'Jobs and what they wait for, in words.';
 
 -- How many are ahead of a job; null: more than were ranked.
 create or replace function orch.words_of_queue(ahead bigint) returns text
@@ -71,6 +117,7 @@ as $$
 declare
     a_limit constant jsonb := facts -> 'limit';
     holder constant jsonb := facts #> '{gate,held_by}';
+    first_ones constant jsonb := facts -> 'before_it';
     ahead constant bigint := (facts ->> 'ahead_of_it')::bigint;
     queue constant text := case when (facts ->> 'ahead_at_least')::boolean then 'at least ' else '' end
                            || orch.words_of_queue(ahead);
@@ -86,7 +133,7 @@ begin
         unblock := format('orch release %s', job.id);
     when 'old_process_ending' then
         sentence := format('it was taken from its replica, and waits until its old process has ended: %s',
-                           coalesce(orch.words_of_holder(facts -> 'old_run'), 'of a run that is not known any more'));
+                           coalesce(orch.words_of_holder((facts -> 'old_run') - 'ending'), 'of a run that is not known any more'));
         unblock := 'the replica ends the process and says so; if the replica is dead, the next tick of any other lets the job go';
     when 'waits_for_jobs' then
         sentence := format('jobs must have succeeded before it: %s', coalesce(
@@ -120,10 +167,10 @@ begin
         if holder is null or holder = 'null' then
             sentence := format('gate %s is free, and %s comes first', facts #> '{gate,name}',
                                coalesce('job ' || (facts ->> 'first'), 'another job that waits for it'));
-            unblock := 'the end of that job';
+            unblock := 'the end of that job' || coalesce('; why it waits itself: orch why ' || (facts ->> 'first'), '');
         else
             sentence := format('gate %s is kept by %s', facts #> '{gate,name}', orch.words_of_holder(holder));
-            unblock := format('the end of job %s; to end it now: orch cancel %s', holder ->> 'job_id', holder ->> 'job_id');
+            unblock := orch.words_of_end(jsonb_build_array(holder));
         end if;
     when 'limit_closed' then
         sentence := format('limit %s is closed %s%s', a_limit ->> 'name', orch.short_time(until),
@@ -131,25 +178,46 @@ begin
         unblock := format('it opens by itself then, with one job that probes; to open it now: orch limits open %s',
                           a_limit ->> 'name');
     when 'limit_full' then
-        sentence := format('limit %s %s', a_limit ->> 'name',
-            case when (a_limit ->> 'room')::integer > 0 then
-                     format('has room for %s more, and jobs that come first take it', a_limit ->> 'room')
-                 when (a_limit ->> 'probing')::boolean then 'was closed, and lets one job probe whether it may open'
-                 else format('is full: %s of %s run', a_limit ->> 'running', a_limit ->> 'max_running') end);
-        if a_limit -> 'held_by' <> '[]' then
-            sentence := sentence || ', namely ' || (select string_agg(orch.words_of_holder(h), ', ' order by n)
-                from jsonb_array_elements(a_limit -> 'held_by') with ordinality u (h, n) where n <= 5)
-                || case when jsonb_array_length(a_limit -> 'held_by') > 5 then ', …' else '' end;
+        if (a_limit ->> 'room')::integer > 0 then
+            sentence := format('limit %s has room for %s more, and others come first: %s%s', a_limit ->> 'name', a_limit ->> 'room',
+                coalesce(orch.words_of_jobs(first_ones), 'jobs that need it as well'),
+                coalesce('; it is held by ' || orch.words_of_holders(nullif(a_limit -> 'held_by', '[]')), ''));
+            unblock := format('the end of those; %sfor more at the same time: orch limits set %s N',
+                coalesce(format('why the first of them waits itself: orch why %s; ', first_ones #>> '{0,job_id}'), ''),
+                a_limit ->> 'name');
+        elsif (a_limit ->> 'probing')::boolean
+              and coalesce((a_limit ->> 'running')::integer < (a_limit ->> 'max_running')::integer, true) then
+            sentence := format('limit %s was closed, and lets one job probe whether it may open%s', a_limit ->> 'name',
+                coalesce(': ' || orch.words_of_holders((
+                    select jsonb_agg(h order by n) from jsonb_array_elements(a_limit -> 'held_by') with ordinality u (h, n)
+                     where (h ->> 'since')::timestamptz >= (a_limit ->> 'closed_until')::timestamptz)), ''));
+            unblock := format('the end of the job that probes; to open it now: orch limits open %s', a_limit ->> 'name');
+        else
+            sentence := format('limit %s is full: %s of %s run, namely %s', a_limit ->> 'name', a_limit ->> 'running',
+                               a_limit ->> 'max_running', orch.words_of_holders(a_limit -> 'held_by'));
+            unblock := format('%s; for more at the same time: orch limits set %s N', orch.words_of_end(a_limit -> 'held_by'),
+                              a_limit ->> 'name');
         end if;
-        unblock := case when (a_limit ->> 'probing')::boolean then 'the end of the job that probes'
-                        else format('the end of one of them; for more at the same time: orch limits set %s N', a_limit ->> 'name') end;
     when 'no_free_slot' then
-        sentence := format('every replica that may take it is full: %s%s', orch.words_of_fleet(facts -> 'replicas', true),
-                           case when ahead > 0 then '; ' || queue else '' end);
-        unblock := 'the end of any run there; more slots (max_concurrency), or another replica';
+        tail := case when exists (select from jsonb_array_elements(facts -> 'replicas') r
+                                   where (r ->> 'serves_agent')::boolean and (r ->> 'has_labels')::boolean
+                                     and not (r ->> 'draining')::boolean
+                                     and (r ->> 'running')::integer < (r ->> 'max_concurrency')::integer)
+                     then orch.words_of_jobs(facts -> 'others_first') end;
+        sentence := format('%s: %s%s%s',
+                           coalesce(format('where a slot is free, a limit or the gate that it needs goes to others first: %s; '
+                                           'where it would have that, every replica is full', tail),
+                                    'every replica that may take it is full'),
+                           orch.words_of_fleet(facts -> 'replicas', true),
+                           coalesce('; the slots are kept by ' || orch.words_of_holders(nullif(facts -> 'kept_by', '[]')), ''),
+                           case when ahead > 0
+                                then '; ' || queue || coalesce(': ' || orch.words_of_jobs(first_ones), '') else '' end);
+        unblock := coalesce(orch.words_of_end(nullif(facts -> 'kept_by', '[]')) || '; ', '')
+                   || case when tail is null then '' else format('the end of job %s; ', facts #>> '{others_first,0,job_id}') end
+                   || 'more slots (max_concurrency), or another replica';
     when 'fair_share' then
-        sentence := format('%s in fair order: %s', queue,
-                           orch.words_of_fleet(facts -> 'replicas', true));
+        sentence := format('%s in fair order: %s%s', queue, orch.words_of_fleet(facts -> 'replicas', true),
+                           coalesce('; first ' || orch.words_of_jobs(first_ones), ''));
         unblock := format('they are started first; to go before others of its project: orch set %s --priority N', job.id);
     when 'next' then
         sentence := format('it is next: a replica takes it at its next look (%s)', orch.words_of_fleet(facts -> 'replicas', true));
@@ -166,7 +234,8 @@ language plpgsql stable
 set search_path = pg_catalog, orch
 as $$
 declare
-    heard constant timestamptz := coalesce((facts ->> 'last_output_at')::timestamptz, (facts ->> 'started_at')::timestamptz);
+    heard constant timestamptz := (facts ->> 'last_output_at')::timestamptz;
+    started constant timestamptz := (facts ->> 'started_at')::timestamptz;
     lease constant double precision := (facts ->> 'lease_left_seconds')::double precision;
     tries constant text := format('after %s', case job.attempt when 0 then 'no run' when 1 then '1 run' else job.attempt || ' runs' end);
 begin
@@ -175,7 +244,12 @@ begin
             case when job.cancel_requested_at is not null
                  then format(' and is being cancelled for %s', orch.short(clock_timestamp() - job.cancel_requested_at)) else '' end,
             substring(orch.words_of_holder(facts -> 'run') from '\((.*)\)$'), job.attempt,
-            coalesce(', last heard ' || orch.short(clock_timestamp() - heard) || ' ago', ''),
+            case when heard is not null
+                 then format(', last heard %s ago, at %s', orch.short(clock_timestamp() - heard), orch.short_instant(heard))
+                 when started is not null
+                 then format(', never heard since its start %s ago, at %s', orch.short(clock_timestamp() - started),
+                             orch.short_instant(started))
+                 else ', not heard yet' end,
             case when lease > 0 then format(', lease left %s', orch.short(make_interval(secs => lease)))
                  when lease <= 0 then format(', but its replica''s lease is over for %s: if it does not come back, the job runs elsewhere',
                                              orch.short(make_interval(secs => -lease)))

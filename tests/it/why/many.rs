@@ -75,6 +75,27 @@ async fn the_counts_cost_a_few_pages_a_lane() {
 }
 
 #[tokio::test]
+async fn what_all_jobs_wait_for_costs_a_few_pages_a_job_whatever_that_is() {
+    let db = TestDb::new().await;
+    Played::on(&db, &["a"]).await;
+    let client = db.client().await;
+    // Predecessors that wait themselves; a hundred for each of those that wait for them.
+    client
+        .batch_execute(
+            "select orch.enqueue('a') from generate_series(1, 200);
+             select orch.hold(orch.enqueue('a')) from generate_series(1, 1000);
+             select orch.enqueue('a', run_at => now() + interval '1 h') from generate_series(1, 1000);
+             select orch.enqueue('a', after => a.ids)
+               from (select array_agg(id order by id) as ids from orch.jobs where id <= 100) a, generate_series(1, 1000)",
+        )
+        .await
+        .unwrap();
+    client.batch_execute("vacuum analyze orch.jobs, orch.events").await.unwrap();
+    let cost = pages(&client, "select * from orch.waiting").await;
+    assert!(cost < 3_200 * 24, "{cost}");
+}
+
+#[tokio::test]
 async fn behind_thousands_of_lanes_that_may_not_run_the_one_that_may_is_next() {
     let (db, client) = with_lanes(3_000).await;
     client

@@ -1,5 +1,7 @@
 //! Why a job waits: each reason, with what would let it run; what one does that runs; how one ended.
 
+mod alike;
+mod blockers;
 mod many;
 mod property;
 
@@ -105,9 +107,7 @@ async fn each_reason_is_told_with_what_would_let_the_job_run() {
 
     // The lists say of all what is said of each.
     let client = db.client().await;
-    let differs = "select w.job_id, w.reason, y.reason from orch.waiting w, orch.why(w.job_id) y \
-                   where w.reason is distinct from y.reason";
-    assert!(client.query(differs, &[]).await.unwrap().is_empty());
+    alike::agree(&client).await;
     let served = served(&db, None).await;
     let queue = http_get(served.address, "/queue").await.unwrap().json();
     let counts = json!({
@@ -181,7 +181,7 @@ async fn what_runs_is_told_with_its_process_and_what_ended_with_what_was_tried()
     says(
         &told,
         "running",
-        &["runs: pid 4711 on \"stage\", replica \"played\"", "attempt 1", "last heard", "lease left"],
+        &["runs: pid 4711 on \"stage\", replica \"played\"", "attempt 1", "never heard since its start", "lease left"],
         "orch cancel 1",
     );
     assert_eq!(told["detail"]["run"]["run_id"], json!(claimed.owned.run_id()));
