@@ -85,54 +85,34 @@ END) stored,
     waits_for bigint[],
     -- A job has one number.
     constraint jobs_pkey PRIMARY KEY (id),
-    -- 1 to 100 letters, digits, dots, underscores and hyphens, a letter or digit first.
-    constraint agent_is_well_formed CHECK (((length(agent) <= 100) AND (agent ~ '^[A-Za-z0-9][A-Za-z0-9._-]*$'::text))),
     -- claimable says what a claim may take: a queued job whose former process is gone, and whose predecessors have succeeded.
     constraint claimable_is_queued_and_waits_for_nobody CHECK ((claimable = ((status = 'queued'::text) AND (awaits_replica IS NULL) AND (waits_for IS NULL)))),
     -- Counts start at 0.
     constraint counts_are_not_negative CHECK ((LEAST(attempt, failures, lost_count, transient_count, interrupted_count) >= 0)),
-    -- 1 to 500 bytes, so that it fits into an index.
-    constraint dedupe_key_is_short CHECK (((dedupe_key IS NULL) OR ((octet_length(dedupe_key) >= 1) AND (octet_length(dedupe_key) <= 500)))),
     -- failed_at is set exactly when the job failed.
     constraint failed_at_is_set_when_failed CHECK (((status = 'failed'::text) = (failed_at IS NOT NULL))),
     -- finished_at is set exactly when the job succeeded, failed or was cancelled.
     constraint finished_at_is_set_when_finished CHECK (((status = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text])) = (finished_at IS NOT NULL))),
     -- What has ended carries no run_id, pid, replica_id, started_at or running_gate; last_run_id and agent_runs tell the history.
     constraint finished_has_no_owner CHECK (((status <> ALL (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text])) OR (num_nonnulls(run_id, pid, replica_id, started_at, running_gate) = 0))),
-    -- 1 to 500 bytes, so that it fits into an index.
-    constraint gate_is_short CHECK (((gate IS NULL) OR ((octet_length(gate) >= 1) AND (octet_length(gate) <= 500)))),
-    -- A JSON object of at most 64 KiB.
-    constraint labels_are_an_object CHECK (((jsonb_typeof(labels) = 'object'::text) AND (pg_column_size(labels) <= 65536))),
-    -- 1 to 16 names of letters, digits, dots, underscores, colons, slashes and hyphens, a letter or digit first, 1617 characters in all; never all, project:NAME or agent:NAME, which every job needs unsaid.
-    constraint limits_are_well_formed CHECK (((limits IS NULL) OR ((cardinality(limits) <= 16) AND (length((limits)::text) <= 1617) AND ((limits)::text ~ '^\{[A-Za-z0-9][A-Za-z0-9._:/-]*(,[A-Za-z0-9][A-Za-z0-9._:/-]*)*\}$'::text) AND ((limits)::text !~ '[{,](all[,}]|NULL[,}]|project:|agent:)'::text)))),
     -- live_dedupe_key is dedupe_key while the job is live, and null after.
     constraint live_dedupe_key_is_the_live_jobs_key CHECK ((NOT (live_dedupe_key IS DISTINCT FROM
 CASE
     WHEN (status = ANY (ARRAY['queued'::text, 'held'::text, 'running'::text])) THEN dedupe_key
     ELSE NULL::text
 END))),
-    -- At least one attempt.
-    constraint max_attempts_is_positive CHECK (((max_attempts IS NULL) OR (max_attempts >= 1))),
-    -- 16 MiB, a ceiling for what bypasses payload_max: a claim carries the payloads of all jobs it takes, and one row must not exhaust a replica.
-    constraint payload_is_bounded CHECK ((pg_column_size(payload) <= 16777216)),
-    -- 1 to 100 letters, digits, dots, underscores and hyphens, a letter or digit first.
-    constraint project_is_well_formed CHECK (((length(project) <= 100) AND (project ~ '^[A-Za-z0-9][A-Za-z0-9._-]*$'::text))),
     -- What waits carries no run_id, pid, replica_id, started_at or running_gate: the impossible state of job 2286.
     constraint queued_has_no_owner CHECK (((status <> ALL (ARRAY['queued'::text, 'held'::text])) OR (num_nonnulls(run_id, pid, replica_id, started_at, running_gate) = 0))),
-    -- A JSON object of at most 8 KiB.
-    constraint require_is_an_object CHECK (((require IS NULL) OR ((jsonb_typeof(require) = 'object'::text) AND (pg_column_size(require) <= 8192)))),
     -- No claim takes a job while the former owner has not ended its process.
     constraint running_awaits_nobody CHECK (((status <> 'running'::text) OR (awaits_replica IS NULL))),
     -- What runs says which run it is, who owns it and since when. pid and running_gate may be null.
     constraint running_has_an_owner CHECK (((status <> 'running'::text) OR (num_nulls(run_id, replica_id, started_at) = 0))),
     -- A status is queued, held, running, succeeded, failed or cancelled.
     constraint status_is_known CHECK ((status = ANY (ARRAY['queued'::text, 'held'::text, 'running'::text, 'succeeded'::text, 'failed'::text, 'cancelled'::text]))),
-    -- More than nothing and at most 100 years: Postgres 17 knows infinite intervals, a replica's clock does not.
-    constraint timeout_is_positive_and_finite CHECK (((timeout IS NULL) OR ((timeout > '00:00:00'::interval) AND (timeout <= '100 years'::interval)))),
     -- From 1970 to 9998: what every reader can take. An infinite run_at is a job that waits for ever unsaid: hold it instead.
     constraint times_are_finite CHECK (((GREATEST(run_at, created_at, started_at, cancel_requested_at, finished_at, failed_at) < '9999-01-01 00:00:00+00'::timestamp with time zone) AND (LEAST(run_at, created_at, started_at, cancel_requested_at, finished_at, failed_at) >= '1970-01-01 00:00:00+00'::timestamp with time zone))),
-    -- Only a queued or held job waits for others, for 1 to 1000 of them, and for earlier ones alone.
-    constraint waits_for_jobs_before_it_runs CHECK (((waits_for IS NULL) OR ((status = ANY (ARRAY['queued'::text, 'held'::text])) AND ((cardinality(waits_for) >= 1) AND (cardinality(waits_for) <= 1000)) AND (array_ndims(waits_for) = 1) AND (array_position(waits_for, NULL::bigint) IS NULL) AND (id > ALL (waits_for)))))
+    -- Only a queued or held job waits for others.
+    constraint waits_before_it_runs CHECK (((waits_for IS NULL) OR (status = ANY (ARRAY['queued'::text, 'held'::text]))))
 )
 with (fillfactor=50, autovacuum_vacuum_threshold=1000, autovacuum_vacuum_scale_factor=0.01, autovacuum_vacuum_insert_scale_factor=0.05, autovacuum_analyze_scale_factor=0.02, autovacuum_vacuum_cost_delay=0);
 -- What a renewal tells its replica to end, and what the tick lets go on.
@@ -155,16 +135,10 @@ CREATE INDEX jobs_waits_for ON orch.jobs USING btree (id) INCLUDE (project, run_
 CREATE TRIGGER jobs_guard_delete BEFORE DELETE ON orch.jobs FOR EACH ROW WHEN ((old.status = 'running'::text)) EXECUTE FUNCTION orch.guard_delete(); -- always
 -- Running jobs are not truncated away.
 CREATE TRIGGER jobs_guard_truncate BEFORE TRUNCATE ON orch.jobs FOR EACH STATEMENT EXECUTE FUNCTION orch.guard_truncate(); -- always
--- Refuses illegal transitions; takes a running job where an operator says so.
-CREATE TRIGGER jobs_zz0_guard_transition BEFORE UPDATE ON orch.jobs FOR EACH ROW WHEN (((new.attempt < old.attempt) OR ((old.status = 'running'::text) AND (new.status = 'running'::text) AND (new.run_id IS DISTINCT FROM old.run_id)) OR ((old.status = 'running'::text) AND (new.status <> 'running'::text) AND ((old.run_id IS NULL) OR (new.last_run_id IS DISTINCT FROM old.run_id))) OR ((old.status <> 'running'::text) AND (new.status = 'running'::text) AND (NOT ((old.status = 'queued'::text) AND old.claimable AND (new.attempt = (old.attempt + 1)) AND (new.pid IS NULL)))) OR ((old.status <> new.status) AND (old.status <> 'running'::text) AND (new.status <> 'running'::text) AND (NOT ((old.status = ANY (ARRAY['queued'::text, 'held'::text])) AND (new.status = ANY (ARRAY['queued'::text, 'held'::text, 'cancelled'::text]))))))) EXECUTE FUNCTION orch.guard_transition(); -- always
--- A row that does not run has no owner.
-CREATE TRIGGER jobs_zz1_guard_owner BEFORE INSERT OR UPDATE ON orch.jobs FOR EACH ROW WHEN (((new.status <> 'running'::text) AND (num_nonnulls(new.run_id, new.replica_id, new.pid, new.started_at, new.running_gate) > 0))) EXECUTE FUNCTION orch.guard_owner(); -- always
--- Sets what follows from the status, where a statement did not.
-CREATE TRIGGER jobs_zz2_derive_helpers BEFORE INSERT OR UPDATE ON orch.jobs FOR EACH ROW WHEN (((new.claimable IS DISTINCT FROM ((new.status = 'queued'::text) AND (new.awaits_replica IS NULL) AND (new.waits_for IS NULL))) OR ((new.waits_for IS NOT NULL) AND (new.status <> ALL (ARRAY['queued'::text, 'held'::text]))) OR ((new.finished_at IS NOT NULL) <> (new.status = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text]))) OR ((new.failed_at IS NOT NULL) <> (new.status = 'failed'::text)) OR ((new.awaits_replica IS NOT NULL) AND (new.status = ANY (ARRAY['running'::text, 'succeeded'::text, 'failed'::text]))) OR (new.live_dedupe_key IS DISTINCT FROM
-        CASE
-            WHEN (new.status = ANY (ARRAY['queued'::text, 'held'::text, 'running'::text])) THEN new.dedupe_key
-            ELSE NULL::text
-        END))) EXECUTE FUNCTION orch.derive_helpers(); -- always
+-- What a job is enqueued with is well formed.
+CREATE TRIGGER jobs_zz0_guard_format BEFORE INSERT OR UPDATE OF agent, project, gate, dedupe_key, limits, labels, require, max_attempts, timeout, payload, waits_for ON orch.jobs FOR EACH ROW EXECUTE FUNCTION orch.guard_format(); -- always
+-- Refuses illegal transitions; a row that does not run has no owner; sets what follows from the status.
+CREATE TRIGGER jobs_zz1_guard_job BEFORE INSERT OR UPDATE ON orch.jobs FOR EACH ROW EXECUTE FUNCTION orch.guard_job(); -- always
 
 -- Runs: one row a try of a job, from its claim on. Open while ended_at is null; a job has at most one open run.
 create table orch.agent_runs (
@@ -849,13 +823,13 @@ function orch.close_until(name text, until timestamp with time zone, reason text
 function orch.count_guard_repairs()
     returns trigger;
 
--- The numbers that a field of a cron expression names; null where it is not made of numbers.
+-- The numbers that an item of a cron expression names; null where it is not made of numbers.
 function orch.cron_numbers(field text, low integer, high integer)
     returns integer[];
 
 -- Sets what follows from a job's status, where a statement did not.
-function orch.derive_helpers()
-    returns trigger;
+function orch.derive_helpers(new orch.jobs)
+    returns orch.jobs;
 
 -- How many letters lie between two words.
 function orch.distance(a text, b text)
@@ -872,6 +846,10 @@ function orch.enqueue(agent text, payload jsonb DEFAULT '{}'::jsonb, project tex
 -- Enqueues an array of jobs, all or nothing; returns their numbers in order.
 function orch.enqueue_many(wishes jsonb)
     returns SETOF bigint;
+
+-- Enqueues a piece of a bulk, or says which element is the first bad one, why, and which other one has its key.
+function orch.enqueue_piece(wishes text, OUT ids bigint[], OUT place bigint, OUT code text, OUT complaint text, OUT twin bigint, OUT twin_job bigint)
+    returns record;
 
 -- Enqueues the job of a tick, as the schedule's overlap policy wants it; waits for no lock.
 function orch.enqueue_tick(s orch.schedules, tick_at timestamp with time zone, OUT answer text, OUT job_id bigint)
@@ -925,6 +903,18 @@ function orch.facts_of_wait(job orch.jobs, reason text, because_of text)
 function orch.fault_of_after(after bigint[], OUT code text, OUT complaint text)
     returns record;
 
+-- Says in words why a text is no cron expression, or never ticks; null where it is one that does, or null.
+function orch.fault_of_cron(cron text, shown timestamp without time zone)
+    returns text;
+
+-- Says in words why a wish is refused whose dedupe_key a live job has; nulls where it is not.
+function orch.fault_of_key(dedupe_key text, on_conflict text, after bigint[], job_id bigint, job_status text, OUT code text, OUT complaint text)
+    returns record;
+
+-- The first element of enqueue_many's array that is refused because of its dedupe_key; nulls where none is.
+function orch.fault_of_keys(wishes jsonb, OUT place bigint, OUT code text, OUT complaint text)
+    returns record;
+
 -- Says in words why a name cannot be a limit's; null where it can.
 function orch.fault_of_limit_name(name text)
     returns text;
@@ -932,6 +922,10 @@ function orch.fault_of_limit_name(name text)
 -- Says in words what is wrong with the limits that a job is to need; null where nothing is.
 function orch.fault_of_limits(limits text[])
     returns text;
+
+-- Says in words which element of enqueue_many's array cannot be enqueued, the first of them; nulls where all can.
+function orch.fault_of_many(wishes jsonb, OUT place bigint, OUT code text, OUT complaint text)
+    returns record;
 
 -- Says in words why something is no schedule, as far as the database can; null where it may be one.
 function orch.fault_of_rhythm(name text, cron text, every interval, time_zone text, catch_up text, catch_up_max integer, grace interval, overlap text)
@@ -949,6 +943,10 @@ function orch.fault_of_wish(agent text, payload jsonb, project text, priority in
 function orch.fault_of_wishes(wishes jsonb, OUT place bigint, OUT code text, OUT complaint text)
     returns record;
 
+-- Says in words why there is no such time zone; null where there is.
+function orch.fault_of_zone(time_zone text)
+    returns text;
+
 -- Fires ticks that a replica has computed, each once: job and next tick in one transaction.
 function orch.fire_ticks(names text[], revisions bigint[], seen timestamp with time zone[], ticks timestamp with time zone[], nexts timestamp with time zone[], left_out timestamp with time zone[], errors text[])
     returns TABLE(name text, tick_at timestamp with time zone, answer text, job_id bigint, error text);
@@ -965,9 +963,17 @@ function orch.gate_of(project text)
 function orch.guard_delete()
     returns trigger;
 
--- Nulls the owner of a row that does not run, and counts it as a repair.
-function orch.guard_owner()
+-- Refuses a job whose names, sizes or numbers are not well formed (SQLSTATE 23514).
+function orch.guard_format()
     returns trigger;
+
+-- Refuses illegal transitions of a job, nulls the owner of one that does not run, and sets what follows from its status.
+function orch.guard_job()
+    returns trigger;
+
+-- Nulls the owner of a row that does not run, and counts it as a repair.
+function orch.guard_owner(new orch.jobs)
+    returns orch.jobs;
 
 -- Dead is for ever, a live replica is not deleted, and one that leaves owns nothing (SQLSTATE OR006).
 function orch.guard_replica()
@@ -978,8 +984,8 @@ function orch.guard_schedule()
     returns trigger;
 
 -- Refuses illegal transitions (SQLSTATE OR001); takes a running job from its owner where an operator sets it to queued or held.
-function orch.guard_transition()
-    returns trigger;
+function orch.guard_transition(old orch.jobs, new orch.jobs)
+    returns orch.jobs;
 
 -- What runs is not truncated away (SQLSTATE OR001, OR006).
 function orch.guard_truncate()
@@ -1013,9 +1019,17 @@ function orch.hold_of(job orch.jobs)
 function orch.is_unsaid_limit(name text)
     returns boolean;
 
+-- Whether this is the name of a place with a time zone, to the letter.
+function orch.is_zone(name text)
+    returns boolean;
+
 -- What keeps the due jobs of lanes from running, if anything does: of all lanes, or of some and one's own.
 function orch.judged_lanes(most integer DEFAULT NULL::integer, own_project text DEFAULT NULL::text, own_lane bigint DEFAULT NULL::bigint)
     returns TABLE(project text, lane bigint, head bigint, run_at timestamp with time zone, agent text, priority smallint, gate text, limits text[], require jsonb, needs text[], shut_limit text, closed_until timestamp with time zone, reason text, reason_without_gates text, rest text, rest_limit text);
+
+-- Keeps these limits from being dropped until the transaction ends.
+function orch.keep_limits(names text[])
+    returns void;
 
 -- What a result that comes after its run was reaped makes of the job; null: nothing.
 function orch.late_rule(was text, on_lost text, key_taken boolean, next text)
@@ -1129,6 +1143,10 @@ function orch.unfinished(after bigint[])
 function orch.unknown_limit(name text)
     returns text;
 
+-- Why a text is nothing that jsonb can hold; null where it is.
+function orch.unreadable(document text)
+    returns text;
+
 -- What a job waits for that waits by itself, in a word or two.
 function orch.waits_detail(job orch.jobs, reason text)
     returns text;
@@ -1152,6 +1170,10 @@ function orch.walk_lanes(most integer DEFAULT NULL::integer, of_one_project inte
 -- Why a job waits, runs or has ended: the reason, a sentence, what would unblock it, and the facts.
 function orch.why(INOUT job_id bigint, serial_gate boolean DEFAULT true, OUT status text, OUT reason text, OUT since timestamp with time zone, OUT until timestamp with time zone, OUT sentence text, OUT unblock text, OUT detail jsonb)
     returns record;
+
+-- The elements of enqueue_many's array before one of them.
+function orch.wishes_before(wishes jsonb, place bigint)
+    returns jsonb;
 
 -- The elements of enqueue_many's array as the parameters of orch.enqueue.
 function orch.wishes_of(wishes jsonb)
