@@ -34,7 +34,8 @@ pub const MIGRATIONS: &[(&str, &str)] = files!("migrations":
 );
 
 /// The functions, views and triggers below `sql/schema`, in the order in which they are applied. A definition whose shape
-/// `create or replace` cannot change, or that goes, is dropped by a migration.
+/// `create or replace` cannot change, or that goes, is dropped by a migration, or where nothing may be without it for a
+/// moment by the file that brings what follows it.
 pub const DEFINITIONS: &[(&str, &str)] = files!("sql/schema":
     "functions/claim_order",
     "functions/dependencies",
