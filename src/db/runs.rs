@@ -24,6 +24,7 @@ pub(super) const STATEMENTS: &[&Statement] = &[
     &claim::HOLD_OFFENDER,
     &STAMP,
     &settle::SETTLE,
+    &settle::SETTLE_PLAIN,
     &CANCELLED,
     &ADOPT,
     &INHERITED,

@@ -44,6 +44,7 @@ mod runs;
 mod schedules;
 mod schema;
 mod service;
+mod settle_plain;
 mod settle_rule;
 mod shim;
 mod ship;

@@ -17,12 +17,13 @@ as $$
 $$;
 comment on function orch.claim_order is 'The jobs near the head of the queue that nothing keeps from running, in what relation to the claims that take them.';
 
+-- That of versions before.
+drop function if exists orch.claim_order_of(boolean, boolean, integer, text, bigint);
+
 -- The same of some lanes: as orch.judged_lanes has them. at_least: what stands behind the last that was looked at of some lane
 -- may be ahead of this job too, so that more are than ahead_of_it says. class: the replicas of which reason and ahead_of_it are
 -- said; ranks: where it stands in each of these classes, among them those that find no room in a limit; aheads: how many are
 -- ahead there of those that do, null where it is none of them.
-drop function if exists orch.claim_order_of(boolean, boolean, integer, text, bigint);
-
 create or replace function orch.claim_places(
     serial_gate boolean, deep boolean, most integer, own_project text, own_lane bigint)
 returns table (job_id bigint, project text, lane bigint, reason text, ahead_of_it bigint, at_least boolean, because_of text,

@@ -6,7 +6,7 @@ use tokio_postgres::Row;
 
 use super::{Owned, Process};
 use crate::{
-    db::{Db, Error, Result, Statement, jobs::When, statement},
+    db::{Db, Error, Params, Result, Statement, jobs::When, statement},
     model::{ClosedBy, JobId, JobStatus, Outcome, RunId},
 };
 
@@ -39,6 +39,34 @@ pub(super) const SETTLE: Statement = statement!(
         TIMESTAMPTZ_ARRAY,
         FLOAT8_ARRAY,
         TEXT_ARRAY,
+    ]
+);
+
+pub(super) const SETTLE_PLAIN: Statement = statement!(
+    "runs/settle_plain",
+    [
+        INT8_ARRAY,
+        UUID_ARRAY,
+        UUID_ARRAY,
+        TEXT_ARRAY,
+        TEXT_ARRAY,
+        INT4_ARRAY,
+        INT4_ARRAY,
+        TEXT_ARRAY,
+        TEXT_ARRAY,
+        TIMESTAMPTZ_ARRAY,
+        FLOAT8_ARRAY,
+        INT4_ARRAY,
+        INT8_ARRAY,
+        TEXT_ARRAY,
+        FLOAT8_ARRAY,
+        FLOAT8_ARRAY,
+        INT8_ARRAY,
+        INT8_ARRAY,
+        INT8_ARRAY,
+        INT4_ARRAY,
+        FLOAT8_ARRAY,
+        FLOAT8_ARRAY,
     ]
 );
 
@@ -145,6 +173,11 @@ impl Settlement {
         self.owned.job_id
     }
 
+    /// Whether the smaller statement may know what to do with it: its owner says how it ended, and it closes no limit.
+    const fn is_plain(&self) -> bool {
+        matches!(self.ending.closed_by, ClosedBy::Owner | ClosedBy::Successor) && self.ending.close_limit.is_none()
+    }
+
     /// How it ended.
     #[must_use]
     pub const fn ending(&self) -> &Ending {
@@ -217,8 +250,33 @@ impl Db {
     /// database's message. An error (with the whole batch back) means that the database cannot be asked now: send it
     /// again, it may or may not have happened.
     pub async fn settle_runs(&self, batch: Vec<Settlement>) -> Result<Answers, (Error, Vec<Settlement>)> {
-        match self.settle_batch(&batch).await {
-            Ok(rows) => Ok(answers(batch, &rows)),
+        if !batch.iter().all(Settlement::is_plain) {
+            return self.settle_all(batch).await;
+        }
+        let (mut said, rest) = match self.send(&SETTLE_PLAIN, &batch).await {
+            Ok(rows) => answers(batch, &rows),
+            Err(error) if !error.is_about_data() && !is_in_the_way(&error) => return Err((error, batch)),
+            Err(_) => (Answers::default(), batch),
+        };
+        if rest.is_empty() {
+            return Ok(said);
+        }
+        match self.settle_all(rest).await {
+            Ok(answers) => {
+                said.all.extend(answers.all);
+                said.awaited.extend(answers.awaited);
+            }
+            Err((error, rest)) if said.all.is_empty() => return Err((error, rest)),
+            // Some are answered, and each answer is heard but once; the others are sent again.
+            Err((_, rest)) => said.all.extend(rest.into_iter().map(Answer::Busy)),
+        }
+        Ok(said)
+    }
+
+    /// The same for whatever there is to settle.
+    async fn settle_all(&self, batch: Vec<Settlement>) -> Result<Answers, (Error, Vec<Settlement>)> {
+        match self.send(&SETTLE, &batch).await {
+            Ok(rows) => Ok(all_answers(batch, &rows)),
             Err(error) if !error.is_about_data() && !is_in_the_way(&error) => Err((error, batch)),
             Err(_) => {
                 let mut said = Answers::default();
@@ -244,8 +302,8 @@ impl Db {
     }
 
     async fn settle_one(&self, mut one: Settlement) -> Result<Answers, (Error, Settlement)> {
-        match self.settle_batch(std::slice::from_ref(&one)).await {
-            Ok(rows) => return Ok(answers(vec![one], &rows)),
+        match self.send(&SETTLE, std::slice::from_ref(&one)).await {
+            Ok(rows) => return Ok(all_answers(vec![one], &rows)),
             Err(error) if error.is_about_data() && !is_in_the_way(&error) => {
                 one.ending.result = None;
                 one.ending.close_limit = None;
@@ -255,8 +313,8 @@ impl Db {
             }
             Err(error) => return Err((error, one)),
         }
-        match self.settle_batch(std::slice::from_ref(&one)).await {
-            Ok(rows) => Ok(answers(vec![one], &rows)),
+        match self.send(&SETTLE, std::slice::from_ref(&one)).await {
+            Ok(rows) => Ok(all_answers(vec![one], &rows)),
             Err(error) if error.is_about_data() && !is_in_the_way(&error) => {
                 Ok(Answers { all: vec![Answer::Refused(one, error)], awaited: Vec::new() })
             }
@@ -264,7 +322,8 @@ impl Db {
         }
     }
 
-    async fn settle_batch(&self, batch: &[Settlement]) -> Result<Vec<Row>> {
+    /// Sends a batch with one of the two statements; the smaller takes the first of the same parameters.
+    async fn send(&self, statement: &'static Statement, batch: &[Settlement]) -> Result<Vec<Row>> {
         fn column<'a, T>(batch: &'a [Settlement], field: impl Fn(&'a Ending) -> T) -> Vec<T> {
             batch.iter().map(|one| field(&one.ending)).collect()
         }
@@ -273,42 +332,57 @@ impl Db {
         let replicas: Vec<uuid::Uuid> = batch.iter().map(|one| one.owned.replica_id.0).collect();
         let jitter: Vec<f64> = batch.iter().map(|_| 0.5 + rand::random::<f64>()).collect();
         self.query(
-            &SETTLE,
-            &[
-                &jobs,
-                &runs,
-                &replicas,
-                &column(batch, |end| end.closed_by.as_str()),
-                &column(batch, |end| end.outcome.as_str()),
-                &column(batch, |end| end.exit_code),
-                &column(batch, |end| end.signal),
-                &column(batch, |end| end.error.as_deref().map(without_nul)),
-                &column(batch, |end| end.result.as_deref()),
-                &column(batch, |end| When::split(end.retry_at).0),
-                &jitter,
-                &column(batch, |end| end.process.map(|process| process.pid)),
-                &column(batch, |end| end.process.map(|process| process.pid_started)),
-                &column(batch, |end| end.process.map(|process| process.containment.as_str())),
-                &column(batch, |end| end.usage.map(|usage| usage.user_cpu)),
-                &column(batch, |end| end.usage.map(|usage| usage.system_cpu)),
-                &column(batch, |end| end.usage.map(|usage| usage.peak_memory)),
-                &column(batch, |end| end.usage.map(|usage| usage.log_kept)),
-                &column(batch, |end| end.usage.map(|usage| usage.log_dropped)),
-                &column(batch, |end| end.usage.map(|usage| usage.processes_killed)),
-                &column(batch, |end| end.lasted.map(|lasted| lasted.as_secs_f64())),
-                &column(batch, |end| When::split(end.retry_at).1),
-                &column(batch, |end| end.close_limit.as_ref().map(|close| without_nul(&close.limit))),
-                &column(batch, |end| When::split(end.close_limit.as_ref().map(|close| close.until)).0),
-                &column(batch, |end| When::split(end.close_limit.as_ref().map(|close| close.until)).1),
-                &column(batch, |end| end.close_limit.as_ref()?.reason.as_deref().map(without_nul)),
-            ],
+            statement,
+            first(
+                statement.params.len(),
+                &[
+                    &jobs,
+                    &runs,
+                    &replicas,
+                    &column(batch, |end| end.closed_by.as_str()),
+                    &column(batch, |end| end.outcome.as_str()),
+                    &column(batch, |end| end.exit_code),
+                    &column(batch, |end| end.signal),
+                    &column(batch, |end| end.error.as_deref().map(without_nul)),
+                    &column(batch, |end| end.result.as_deref()),
+                    &column(batch, |end| When::split(end.retry_at).0),
+                    &jitter,
+                    &column(batch, |end| end.process.map(|process| process.pid)),
+                    &column(batch, |end| end.process.map(|process| process.pid_started)),
+                    &column(batch, |end| end.process.map(|process| process.containment.as_str())),
+                    &column(batch, |end| end.usage.map(|usage| usage.user_cpu)),
+                    &column(batch, |end| end.usage.map(|usage| usage.system_cpu)),
+                    &column(batch, |end| end.usage.map(|usage| usage.peak_memory)),
+                    &column(batch, |end| end.usage.map(|usage| usage.log_kept)),
+                    &column(batch, |end| end.usage.map(|usage| usage.log_dropped)),
+                    &column(batch, |end| end.usage.map(|usage| usage.processes_killed)),
+                    &column(batch, |end| end.lasted.map(|lasted| lasted.as_secs_f64())),
+                    &column(batch, |end| When::split(end.retry_at).1),
+                    &column(batch, |end| end.close_limit.as_ref().map(|close| without_nul(&close.limit))),
+                    &column(batch, |end| When::split(end.close_limit.as_ref().map(|close| close.until)).0),
+                    &column(batch, |end| When::split(end.close_limit.as_ref().map(|close| close.until)).1),
+                    &column(batch, |end| end.close_limit.as_ref()?.reason.as_deref().map(without_nul)),
+                ],
+            ),
         )
         .await
     }
 }
 
-/// Pairs settlements with the rows that answer them; one that no row answers is sent again.
-fn answers(batch: Vec<Settlement>, rows: &[Row]) -> Answers {
+/// The first so many of these.
+const fn first<'a>(count: usize, params: Params<'a>) -> Params<'a> {
+    params.split_at(count).0
+}
+
+/// As [`answers`]; one that no row answers is sent again.
+fn all_answers(batch: Vec<Settlement>, rows: &[Row]) -> Answers {
+    let (mut said, unanswered) = answers(batch, rows);
+    said.all.extend(unanswered.into_iter().map(Answer::Busy));
+    said
+}
+
+/// Pairs settlements with the rows that answer them. Beside the answers: those that no row answers.
+fn answers(batch: Vec<Settlement>, rows: &[Row]) -> (Answers, Vec<Settlement>) {
     let by_run: std::collections::HashMap<uuid::Uuid, (&str, Option<&str>)> = rows
         .iter()
         .filter_map(|row| {
@@ -316,28 +390,27 @@ fn answers(batch: Vec<Settlement>, rows: &[Row]) -> Answers {
         })
         .collect();
     let is_awaited = rows.iter().any(|row| row.try_get("awaited").unwrap_or(false));
-    let mut awaited = Vec::new();
-    let all = batch
-        .into_iter()
-        .map(|one| match by_run.get(&one.owned.run_id.0) {
+    let (mut said, mut unanswered) = (Answers::default(), Vec::new());
+    for one in batch {
+        let (job_id, run_id) = (one.owned.job_id, one.owned.run_id);
+        said.all.push(match by_run.get(&run_id.0) {
             Some((answer @ ("settled" | "late"), Some(status))) => {
                 let status: JobStatus = status.parse().unwrap_or(JobStatus::Held);
                 if is_awaited && status.is_finished() {
-                    awaited.push(one.owned.job_id);
+                    said.awaited.push(job_id);
                 }
-                if *answer == "late" {
-                    Answer::Late(one.owned.run_id, status)
-                } else {
-                    Answer::Settled(one.owned.run_id, status)
-                }
+                if *answer == "late" { Answer::Late(run_id, status) } else { Answer::Settled(run_id, status) }
             }
-            Some(("noted", _)) => Answer::Noted(one.owned.run_id),
-            Some(("already", _)) => Answer::Already(one.owned.run_id),
-            Some(("not_yours", _)) => Answer::NotYours(one.owned.run_id),
-            _ => Answer::Busy(one),
-        })
-        .collect();
-    Answers { all, awaited }
+            Some(("noted", _)) => Answer::Noted(run_id),
+            Some(("already", _)) => Answer::Already(run_id),
+            Some(("not_yours", _)) => Answer::NotYours(run_id),
+            _ => {
+                unanswered.push(one);
+                continue;
+            }
+        });
+    }
+    (said, unanswered)
 }
 
 /// Postgres text holds no NUL.
