@@ -40,7 +40,7 @@ simple as materialized (
                           and (l.max_running is not null or l.closed_until is not null))
 ),
 offered as materialized (
-    select s.*
+    select s.*, cardinality($2) as slots
       from simple s
       join me on orch.serves(me.replica, s.agent, s.require)
      where s.run_at <= now() and s.agent = any ($3)
@@ -58,7 +58,8 @@ locked as materialized (
                  order by j.run_at, j.id
                  limit 4096
                    for update skip locked) w
-         limit cardinality($2)) t
+         -- not the parameter itself: the server would know it where it plans for it, and plan every claim anew
+         limit b.slots) t
      where (t.agent, t.gate, t.limits, t.require) is not distinct from (b.agent, b.gate, b.limits, b.require)
 ),
 taken as (
