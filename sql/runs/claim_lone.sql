@@ -9,6 +9,11 @@
 -- $5 text    host
 -- $6 text    boot_id
 -- $7 jsonb   the claimant's part of the rules: max_lost, max_transient, max_interrupted, lease (seconds)
+-- $8 text        the head that the claim before saw, as in runs/claim: its project. Only its lane is looked at, and nothing
+--                before it; null: everything
+-- $9 bigint      its lane
+-- $10 timestamptz its run_at
+-- $11 bigint     its id
 -- rows: first the summary (job_id null): lone, false where this is not for it; contended, where another claim had what this
 --       one wanted; dead_rows of the table, as the statistics have it; and the head of the lane, where something was claimed.
 --       Then one a claimed job, the best first; the payload as text
@@ -19,7 +24,7 @@ with me as materialized (
 ),
 -- The first job that waits, and whether it is the head of the only lane: two probes of the index.
 head as materialized (
-    select f.*, exists (select from (select o.id
+    select f.*, $8 is null and exists (select from (select o.id
                                        from orch.jobs o
                                       where o.claimable and (o.project, o.lane) > (f.project, f.lane)
                                       order by o.project, o.lane, o.run_at, o.id
@@ -27,8 +32,11 @@ head as materialized (
       from (select j.project, j.lane, j.id, j.run_at, j.agent, j.gate, j.limits, j.require
               from orch.jobs j
              where j.claimable and exists (select from me)
+               and (j.project, j.lane, j.run_at, j.id) >= (coalesce($8, ''), coalesce($9, -9223372036854775808),
+                                                           coalesce($10, '-infinity'), coalesce($11, 0))
              order by j.project, j.lane, j.run_at, j.id
              limit 1) f
+     where $8 is null or (f.project, f.lane) = ($8, $9)
 ),
 simple as materialized (
     select h.*

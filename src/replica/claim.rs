@@ -148,7 +148,7 @@ impl Memory {
     /// Where to look for jobs for so many slots.
     fn look(&mut self, slots: usize) -> Look {
         let (window, marks) = (self.round.window(slots), self.marks.take(self.saw_all_at.elapsed()));
-        let lone = self.lone && marks.is_none() && window.is_first();
+        let lone = self.lone && window.is_first();
         Look { window, ahead: self.shares.ahead(), marks, only: None, lone }
     }
 

@@ -1,7 +1,12 @@
 //! The loop that settles: whatever has ended by now, in one statement, again and again until the database answers.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::{
     sync::{mpsc, oneshot},
     time::sleep,
@@ -10,13 +15,17 @@ use tracing::{error, info, warn};
 
 use super::{Boot, outage::Outage};
 use crate::{
-    db::runs::{Answer, Settlement},
+    db::runs::{Answer, Answers, Settlement},
     failpoint::{self, Point},
     model::{JobId, JobStatus, Outcome, RunId},
 };
 
 /// The most runs of one settle.
 const BATCH: usize = 200;
+/// So many may be under way at a time: while one waits for the disk, the server works for the other.
+const SIDE_BY_SIDE: usize = 2;
+/// But only where so many runs wait for the second. Fewer wait for the first, and share the next.
+const ENOUGH: usize = 50;
 
 /// The pause before a settle whose row was busy is sent again doubles up to this: mostly another's claim had looked at the
 /// row while it was queued, and lets go of it when it commits.
@@ -89,46 +98,77 @@ pub(super) async fn settle(boot: &Boot, settlement: Settlement) -> Settled {
 
 /// Settles until nobody can ask any more.
 pub(super) async fn run(boot: Arc<Boot>, mut requests: mpsc::UnboundedReceiver<Request>) -> &'static str {
-    let mut outage = Outage::new("settle runs; results wait in the state directory", Duration::from_secs(5));
+    let outage = Mutex::new(Outage::new("settle runs; results wait in the state directory", Duration::from_secs(5)));
     let mut waiting: HashMap<RunId, Waiter> = HashMap::new();
-    let mut fresh = Vec::new();
-    while requests.recv_many(&mut fresh, BATCH).await > 0 {
-        let mut batch = Vec::with_capacity(fresh.len());
-        for Request { settlement, waiter } in fresh.drain(..) {
-            // Said twice, a run is settled by the first; the second hears so a little later.
-            if waiting.contains_key(&settlement.run_id()) {
-                send_later(&boot, Request { settlement, waiter }, AGAIN);
-                continue;
+    let mut pending = Vec::new();
+    let mut under_way = FuturesUnordered::new();
+    let mut is_open = true;
+    while is_open || !pending.is_empty() || !under_way.is_empty() {
+        let least = if under_way.is_empty() { 1 } else { ENOUGH };
+        if pending.len() >= least && under_way.len() < SIDE_BY_SIDE {
+            let few = pending.len().min(BATCH);
+            let batch = begin(&boot, pending.drain(..few), &mut waiting);
+            if !batch.is_empty() {
+                under_way.push(settle_batch(&boot, &outage, batch));
             }
-            waiting.insert(settlement.run_id(), waiter);
-            batch.push(settlement);
+            continue;
         }
-        // Rows are locked in this order, everywhere.
-        batch.sort_by_key(Settlement::job_id);
-        loop {
-            // Said twice it counts once.
-            match boot.db().clone().answering_within(outage.patience()).settle_runs(batch).await {
-                Ok(answers) => {
-                    failpoint::hit(Point::SettleCommitted);
-                    outage.worked();
-                    boot.resolve(&answers.awaited);
-                    boot.settles.add(answers.len());
-                    for answer in answers {
-                        deal_with(&boot, answer, &mut waiting);
-                    }
-                    break;
-                }
-                Err((error, back)) => {
-                    batch = back;
-                    tokio::select! {
-                        () = sleep(outage.failed(&error)) => {}
-                        () = boot.settle_nudge.notified() => {}
-                    }
+        tokio::select! {
+            taken = requests.recv_many(&mut pending, BATCH), if is_open => is_open = taken > 0,
+            Some(answers) = under_way.next(), if !under_way.is_empty() => {
+                for answer in answers {
+                    deal_with(&boot, answer, &mut waiting);
                 }
             }
         }
     }
     "settle"
+}
+
+/// Notes who waits for these, and gives what is to be settled in the order in which rows are locked everywhere.
+fn begin(
+    boot: &Boot,
+    requests: impl Iterator<Item = Request>,
+    waiting: &mut HashMap<RunId, Waiter>,
+) -> Vec<Settlement> {
+    let mut batch = Vec::new();
+    for Request { settlement, waiter } in requests {
+        // Said twice, a run is settled by the first; the second hears so a little later.
+        if waiting.contains_key(&settlement.run_id()) {
+            send_later(boot, Request { settlement, waiter }, AGAIN);
+            continue;
+        }
+        waiting.insert(settlement.run_id(), waiter);
+        batch.push(settlement);
+    }
+    batch.sort_by_key(Settlement::job_id);
+    batch
+}
+
+/// Sends a batch until the database answers. Said twice it counts once.
+async fn settle_batch(boot: &Boot, outage: &Mutex<Outage>, mut batch: Vec<Settlement>) -> Answers {
+    // Nothing that holds this lock can panic half-way through a change.
+    let outage = || outage.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        let patience = outage().patience();
+        match boot.db().clone().answering_within(patience).settle_runs(batch).await {
+            Ok(answers) => {
+                failpoint::hit(Point::SettleCommitted);
+                outage().worked();
+                boot.resolve(&answers.awaited);
+                boot.settles.add(answers.len());
+                return answers;
+            }
+            Err((error, back)) => {
+                batch = back;
+                let pause = outage().failed(&error);
+                tokio::select! {
+                    () = sleep(pause) => {}
+                    () = boot.settle_nudge.notified() => {}
+                }
+            }
+        }
+    }
 }
 
 /// Answers whoever waits, or has the settlement sent again a little later, beside those that come meanwhile.

@@ -38,7 +38,7 @@ fn endings(outcome: Outcome) -> [Ending; 2] {
         signal: Some(9),
         error: Some("something".to_owned()),
         result: Some("{\"verdict\": \"so\"}".to_owned()),
-        retry_at: Some(When::In(Duration::from_secs(60))),
+        retry_at: Some(When::In(Duration::from_mins(1))),
         process: Some(Process { pid: 7, pid_started: 8, containment: Containment::Cgroup }),
         lasted: Some(Duration::from_secs(100)),
         usage: Some(Usage {

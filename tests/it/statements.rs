@@ -135,7 +135,7 @@ async fn on_a_hundred_thousand_rows_claim_reap_and_tick_name_their_indexes_and_w
     much(&client).await;
     let me = "'00000000-0000-7000-8000-0000000000aa'";
     let settled = statements()["runs/settle"].params.len();
-    let plain = statements()["runs/settle_plain"].params.len();
+    let fewer = statements()["runs/settle_plain"].params.len();
     let cases: &[(&str, String, &[&str])] = &[
         (
             "runs/claim",
@@ -144,7 +144,7 @@ async fn on_a_hundred_thousand_rows_claim_reap_and_tick_name_their_indexes_and_w
         ),
         (
             "runs/claim_lone",
-            format!("({me}, array[gen_random_uuid()], '{{a}}', true, 'h', 'b', '{{}}')"),
+            format!("({me}, array[gen_random_uuid()], '{{a}}', true, 'h', 'b', '{{}}', null, null, null, null)"),
             &["jobs_claim", "jobs_pkey"],
         ),
         ("runs/inherited", format!("(array[{me}::uuid], '{{}}')"), &["agent_runs_o", "jobs_pkey"]),
@@ -163,7 +163,7 @@ async fn on_a_hundred_thousand_rows_claim_reap_and_tick_name_their_indexes_and_w
         ),
         (
             "runs/settle_plain",
-            format!("('{{1,2}}'{})", ", null".repeat(plain - 1)),
+            format!("('{{1,2}}'{})", ", null".repeat(fewer - 1)),
             &["job_dependencies_after", "jobs_pkey", "agent_runs_pkey"],
         ),
         ("runs/stamp", format!("({me}, '{{1,2}}', null, null, null, null)"), &["jobs_pkey", "agent_runs_pkey"]),
@@ -227,7 +227,7 @@ async fn a_session_plans_what_a_job_costs_a_few_times_and_then_never_again() {
         .unwrap();
     let me = "'00000000-0000-7000-8000-0000000000aa'";
     let settled = &statements()["runs/settle"].params[3..];
-    let plain = statements()["runs/settle_plain"].params.len() - 3;
+    let fewer = statements()["runs/settle_plain"].params.len() - 3;
     let nothing: Vec<_> = settled.iter().map(|ty| format!("array_fill(null::text, '{{3}}')::{}", ty.name())).collect();
     let (jobs, runs) =
         ("array_fill(1::bigint, '{3}')", "array_fill('00000000-0000-7000-8000-000000000001'::uuid, '{3}')");
@@ -236,9 +236,20 @@ async fn a_session_plans_what_a_job_costs_a_few_times_and_then_never_again() {
             "runs/claim",
             format!("({me}, array_fill(gen_random_uuid(), '{{8}}'), '{{a}}', true, 'h', 'b', '{{}}', {EVERYWHERE})"),
         ),
-        ("runs/claim_lone", format!("({me}, array_fill(gen_random_uuid(), '{{8}}'), '{{a}}', true, 'h', 'b', '{{}}')")),
+        (
+            "runs/claim_lone",
+            format!(
+                "({me}, array_fill(gen_random_uuid(), '{{8}}'), '{{a}}', true, 'h', 'b', '{{}}', null, null, null, null)"
+            ),
+        ),
+        (
+            "runs/claim_lone",
+            format!(
+                "({me}, array_fill(gen_random_uuid(), '{{8}}'), '{{a}}', true, 'h', 'b', '{{}}', 'default', 7, now(), 7)"
+            ),
+        ),
         ("runs/settle", format!("({jobs}, {runs}, {runs}, {})", nothing.join(", "))),
-        ("runs/settle_plain", format!("({jobs}, {runs}, {runs}, {})", nothing[..plain].join(", "))),
+        ("runs/settle_plain", format!("({jobs}, {runs}, {runs}, {})", nothing[..fewer].join(", "))),
         (
             "runs/stamp",
             format!("({me}, {jobs}, {runs}, array_fill(1, '{{3}}'), {jobs}, array_fill('sweep'::text, '{{3}}'))"),

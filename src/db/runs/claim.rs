@@ -34,8 +34,10 @@ pub(super) const CLAIM: Statement = statement!(
         INT8_ARRAY,
     ]
 );
-pub(super) const CLAIM_LONE: Statement =
-    statement!("runs/claim_lone", [UUID, UUID_ARRAY, TEXT_ARRAY, BOOL, TEXT, TEXT, JSONB]);
+pub(super) const CLAIM_LONE: Statement = statement!(
+    "runs/claim_lone",
+    [UUID, UUID_ARRAY, TEXT_ARRAY, BOOL, TEXT, TEXT, JSONB, TEXT, INT8, TIMESTAMPTZ, INT8]
+);
 pub(super) const HOLD_OFFENDER: Statement = statement!("runs/hold_offender", [INT8, TEXT]);
 
 /// Who claims, and by which rules.
@@ -97,7 +99,7 @@ pub struct Look {
     /// Nothing but these jobs: how a batch that failed is repeated one by one.
     pub only: Option<Vec<i64>>,
     /// Whether all that waits may be one lane, of which a smaller statement claims. Where it is not, nothing is lost but
-    /// that statement's time. Only for a look at every lane.
+    /// that statement's time. Only for a look at every lane, or from one mark on.
     pub lone: bool,
 }
 
@@ -144,7 +146,7 @@ impl Db {
         look: &Look,
     ) -> Result<Claim> {
         if look.lone
-            && let Some(claim) = self.claim_lone(claimant, agents, run_ids).await?
+            && let Some(claim) = self.claim_lone(claimant, agents, run_ids, look.marks.as_deref()).await?
         {
             return Ok(claim);
         }
@@ -154,7 +156,18 @@ impl Db {
     }
 
     /// The same where all that waits is one lane without a gate or a limit; `None` where it is not.
-    async fn claim_lone(&self, claimant: &Claimant, agents: &[String], run_ids: &[RunId]) -> Result<Option<Claim>> {
+    async fn claim_lone(
+        &self,
+        claimant: &Claimant,
+        agents: &[String],
+        run_ids: &[RunId],
+        marks: Option<&[Head]>,
+    ) -> Result<Option<Claim>> {
+        let mark = match marks {
+            None => None,
+            Some([mark]) => Some(mark),
+            Some(_) => return Ok(None),
+        };
         let ids: Vec<uuid::Uuid> = run_ids.iter().map(|id| id.0).collect();
         let rows = self
             .query(
@@ -167,6 +180,10 @@ impl Db {
                     &claimant.host,
                     &claimant.boot_id,
                     &json(&claimant.rules)?,
+                    &mark.map(|head| &head.project),
+                    &mark.map(|head| head.lane),
+                    &mark.map(|head| head.run_at),
+                    &mark.map(|head| head.id),
                 ],
             )
             .await?;

@@ -370,7 +370,7 @@ impl Db {
 }
 
 /// The first so many of these.
-const fn first<'a>(count: usize, params: Params<'a>) -> Params<'a> {
+const fn first(count: usize, params: Params<'_>) -> Params<'_> {
     params.split_at(count).0
 }
 

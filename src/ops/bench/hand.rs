@@ -90,8 +90,7 @@ impl Hand {
     pub(super) async fn claim_again(&self, jobs: usize, memory: &mut Remembered) -> anyhow::Result<Vec<Claimed>> {
         let run_ids: Vec<RunId> = (0..jobs).map(|_| RunId::new()).collect();
         let marks = memory.marks.take(memory.saw_all_at.elapsed());
-        let lone = memory.lone && marks.is_none();
-        let look = Look { window: Round::default().window(jobs), marks, lone, ..Look::default() };
+        let look = Look { window: Round::default().window(jobs), marks, lone: memory.lone, ..Look::default() };
         let asked_at = Instant::now();
         let mut claim = self.db.claim_jobs(&self.claimant, &self.agents, &run_ids, &look).await?;
         memory.lone = claim.lone;

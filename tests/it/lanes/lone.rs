@@ -3,7 +3,7 @@
 
 use orch::{
     db::runs::{Claim, Look},
-    model::RunId,
+    model::{Head, RunId},
 };
 
 use super::{Claimer, ids, stage};
@@ -20,7 +20,11 @@ fn run_ids(slots: usize) -> Vec<RunId> {
 }
 
 async fn claim(claimer: &Claimer, slots: usize) -> Claim {
-    let look = Look { lone: true, ..Look::default() };
+    claim_from(claimer, slots, None).await
+}
+
+async fn claim_from(claimer: &Claimer, slots: usize, marks: Option<Vec<Head>>) -> Claim {
+    let look = Look { lone: true, marks, ..Look::default() };
     claimer.db.claim_jobs(&claimer.claimant, &agents(), &run_ids(slots), &look).await.unwrap()
 }
 
@@ -120,13 +124,27 @@ async fn a_replica_that_drains_or_is_dead_takes_nothing() {
 }
 
 #[tokio::test]
-async fn its_head_is_where_marks_go_on() {
+async fn it_goes_on_from_the_head_that_it_saw_and_looks_at_nothing_else_then() {
     let (_test, client, claimer) = stage().await;
-    client.batch_execute("select orch.enqueue('a') from generate_series(1, 3)").await.unwrap();
+    client.batch_execute("select orch.enqueue('a') from generate_series(1, 6)").await.unwrap();
     let first = claim(&claimer, 2).await;
     assert_eq!(first.heads.iter().map(|head| head.id).collect::<Vec<_>>(), [1]);
-    assert_eq!(ids(&claim(&claimer, 2).await.jobs), [3]);
-    assert!(claim(&claimer, 2).await.heads.is_empty(), "nothing was taken");
+    client
+        .batch_execute(
+            "insert into orch.jobs (agent, run_at) values ('a', now() - interval '1 day');
+             select orch.enqueue('a', priority => 9); select orch.enqueue('b', project => 'z')",
+        )
+        .await
+        .unwrap();
+    let second = claim_from(&claimer, 2, Some(first.heads)).await;
+    assert_eq!((ids(&second.jobs), second.lone), (vec![3, 4], true), "neither what sorts before it nor another lane");
+    assert_eq!(second.heads.iter().map(|head| head.id).collect::<Vec<_>>(), [3]);
+    let third = claim_from(&claimer, 4, Some(second.heads)).await;
+    assert_eq!(ids(&third.jobs), [5, 6], "fewer than were wanted: everything is looked at next");
+    let none = claim_from(&claimer, 4, Some(third.heads)).await;
+    assert!(none.jobs.is_empty() && none.heads.is_empty() && none.lone, "another lane is not taken for it: {none:?}");
+    let all = claim(&claimer, 4).await;
+    assert_eq!((all.jobs.len(), all.lone), (3, false), "that is for the larger statement");
 }
 
 /// What both do with the jobs that they took is the same, to the letter.
