@@ -126,9 +126,14 @@ shared as materialized (
     window w as (partition by l.project)
 ),
 -- Of so many slots each goes to a lane whose head is among as many first heads: what stands behind a head ranks behind it.
+-- One head of each of as many projects, each of which would be ahead of the others with a second job: then it is the heads,
+-- and there is nothing more to rank.
 bounded as materialized (
     select b.*, count(*) over () as finalists,
-           case when $4 and b.gate is not null then 1 else least(cardinality($2), b.room) end as most
+           case when $4 and b.gate is not null then 1 else least(cardinality($2), b.room) end as most,
+           coalesce(count(*) over () = cardinality($2) and max(b.turn_in_project) over () = 1
+                    and count(b.gate) over () = 0 and count(b.names) over () = 0
+                    and max(b.key) over () < min((b.charged + 1) / b.weight) over (), false) as heads_alone
       from (select s.*, coalesce((s.charged + s.turn_in_project - 1) / s.weight, s.turn_in_project) as key from shared s
              order by key, s.run_at, s.id
              limit cardinality($2)) b
@@ -147,7 +152,7 @@ candidates as (
                  -- known to the server when it plans: or it would expect a tenth of the queue here, and plan every claim anew
                  limit 4096) w
          limit least(b.most, 4096 / b.finalists)) c
-     where b.finalists > 1
+     where b.finalists > 1 and not b.heads_alone
 ),
 -- The k-th job of a project counts as if k - 1 more of it were running.
 ranked as materialized (
@@ -178,7 +183,9 @@ quotas as materialized (
              limit cardinality($2)) p
      group by p.n
     union all
-    select n, most, 1 from bounded where finalists = 1
+    select n, most, 1 from bounded where finalists = 1 and not heads_alone
+    union all
+    select n, 1, row_number() over (order by key, run_at, id) from bounded where heads_alone
 ),
 gates as materialized (
     select g as gate

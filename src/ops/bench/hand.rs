@@ -28,11 +28,20 @@ pub(super) struct Remembered {
     marks: Marks,
     lone: bool,
     saw_all_at: Instant,
+    /// Claims by the statement for any queue also where there is a smaller one.
+    general: bool,
+}
+
+impl Remembered {
+    /// Of one that has only the statement for any queue.
+    pub(super) fn general() -> Self {
+        Self { general: true, ..Self::default() }
+    }
 }
 
 impl Default for Remembered {
     fn default() -> Self {
-        Self { marks: Marks::default(), lone: true, saw_all_at: Instant::now() }
+        Self { marks: Marks::default(), lone: true, saw_all_at: Instant::now(), general: false }
     }
 }
 
@@ -90,7 +99,12 @@ impl Hand {
     pub(super) async fn claim_again(&self, jobs: usize, memory: &mut Remembered) -> anyhow::Result<Vec<Claimed>> {
         let run_ids: Vec<RunId> = (0..jobs).map(|_| RunId::new()).collect();
         let marks = memory.marks.take(memory.saw_all_at.elapsed());
-        let look = Look { window: Round::default().window(jobs), marks, lone: memory.lone, ..Look::default() };
+        let look = Look {
+            window: Round::default().window(jobs),
+            marks,
+            lone: memory.lone && !memory.general,
+            ..Look::default()
+        };
         let asked_at = Instant::now();
         let mut claim = self.db.claim_jobs(&self.claimant, &self.agents, &run_ids, &look).await?;
         memory.lone = claim.lone;

@@ -132,7 +132,7 @@ async fn it_goes_on_from_the_head_that_it_saw_and_looks_at_nothing_else_then() {
     client
         .batch_execute(
             "insert into orch.jobs (agent, run_at) values ('a', now() - interval '1 day');
-             select orch.enqueue('a', priority => 9); select orch.enqueue('b', project => 'z')",
+             select orch.enqueue('a', priority => 9); select orch.enqueue('a', project => 'z')",
         )
         .await
         .unwrap();
