@@ -26,7 +26,7 @@ declare
         when new.waits_for is not null and (
                 cardinality(new.waits_for) not between 1 and 1000 or array_ndims(new.waits_for) <> 1
                 or array_position(new.waits_for, null) is not null
-                or not new.id > all (new.waits_for)) then 'waits_for_earlier_jobs'
+                or not new.id > all (new.waits_for)) then 'waits_for_jobs_before_it_runs'
     end;
 begin
     if broken is null then
@@ -45,7 +45,7 @@ begin
                   when 'max_attempts_is_positive' then 'max_attempts: at least 1'
                   when 'timeout_is_positive_and_finite' then 'timeout: more than nothing and at most 100 years'
                   when 'payload_is_bounded' then 'payload: at most 16 MiB; store more elsewhere and pass its address'
-                  when 'waits_for_earlier_jobs' then 'waits_for: 1 to 1000 jobs, each with a smaller number than this one'
+                  when 'waits_for_jobs_before_it_runs' then 'waits_for: 1 to 1000 jobs, each with a smaller number than this one'
               end;
 end
 $$;
