@@ -42,33 +42,9 @@ pub(super) const SETTLE: Statement = statement!(
     ]
 );
 
-pub(super) const SETTLE_PLAIN: Statement = statement!(
-    "runs/settle_plain",
-    [
-        INT8_ARRAY,
-        UUID_ARRAY,
-        UUID_ARRAY,
-        TEXT_ARRAY,
-        TEXT_ARRAY,
-        INT4_ARRAY,
-        INT4_ARRAY,
-        TEXT_ARRAY,
-        TEXT_ARRAY,
-        TIMESTAMPTZ_ARRAY,
-        FLOAT8_ARRAY,
-        INT4_ARRAY,
-        INT8_ARRAY,
-        TEXT_ARRAY,
-        FLOAT8_ARRAY,
-        FLOAT8_ARRAY,
-        INT8_ARRAY,
-        INT8_ARRAY,
-        INT8_ARRAY,
-        INT4_ARRAY,
-        FLOAT8_ARRAY,
-        FLOAT8_ARRAY,
-    ]
-);
+/// The smaller statement takes the first of the same parameters: all but the limit that a run closes.
+pub(super) const SETTLE_PLAIN: Statement =
+    Statement { params: SETTLE.params.split_at(22).0, ..statement!("runs/settle_plain", []) };
 
 /// What a run used. Seconds and bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
