@@ -147,6 +147,9 @@ pub(crate) async fn with_the_pids_of_the_boot_before(case: &mut Case) {
 
 pub(crate) async fn two_hundred_live_runs(case: &mut Case) {
     case.orch.set("ORCH_DRAIN", "handover");
+    case.orch.set("ORCH_HANDOVER_LEASE", format!("{}s", GRANTED.as_secs()));
+    // Of the boot that is killed no more than its lease is left.
+    case.orch.set("ORCH_LEASE", format!("{}s", GRANTED.as_secs()));
     case.orch.set("ORCH_MAX_CONCURRENCY", MANY.to_string());
     let gate = Gate::new(case);
     case.agent("long", &format!("exec < {}", gate.path().display()), "");
@@ -190,7 +193,7 @@ async fn adopted(case: &mut Case) {
     let mine = "select count(*), coalesce(extract(epoch from clock_timestamp() - min(p.started_at))::float8, 0)
         from orch.jobs j join orch.replicas p using (replica_id)
         where j.status = 'running' and p.name = 'a' and p.replica_id <> $1::text::uuid";
-    let took = eventually_within(BOUND, "every run to be adopted", async || {
+    let took = eventually_within(GRANTED, "every run to be adopted", async || {
         let row = case.sql.query_one(mine, &[&former]).await.unwrap();
         (row.get::<_, i64>(0) == MANY as i64).then(|| Duration::from_secs_f64(row.get(1)))
     })
