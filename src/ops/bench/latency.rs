@@ -32,6 +32,8 @@ use crate::{
 };
 
 const PROGRAM: &str = "/usr/bin/tee";
+/// What a job inherits where nothing else is said.
+const ENVIRONMENT: [&str; 2] = ["LANG", "PATH"];
 /// Slots of the replica.
 const SLOTS: usize = 8;
 /// A start that takes longer will not come.
@@ -145,7 +147,9 @@ impl Bare {
             let ids: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
             let child = Command::new(PROGRAM)
                 .arg(&pipe.path)
+                // As a job gets it: the program reads its locale by it, which takes a third of its start.
                 .env_clear()
+                .envs(ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
