@@ -18,7 +18,8 @@ pub(super) type Stamp = (JobId, RunId, Process);
 
 /// The most runs of one statement.
 const BATCH: usize = 200;
-/// Between two statements: a short run that is over by then carries its pid into its settle, and costs no stamp.
+/// Before a statement: a short run that is over by then carries its pid into its settle, and costs no stamp; and a program
+/// that begins does not share the machine with one.
 const REST: Duration = Duration::from_millis(50);
 /// Before a row that another transaction held is tried again.
 const LOCKED_PAUSE: Duration = Duration::from_secs(1);
@@ -46,6 +47,12 @@ pub(super) async fn run(boot: Arc<Boot>, mut stamps: mpsc::UnboundedReceiver<Sta
         if stamps.recv_many(&mut batch, BATCH).await == 0 {
             return "stamp";
         }
+        sleep(REST).await;
+        while batch.len() < BATCH
+            && let Ok(stamp) = stamps.try_recv()
+        {
+            batch.push(stamp);
+        }
         while !batch.is_empty() {
             batch.retain(|(_, run_id, _)| boot.local().is_live(*run_id));
             if batch.is_empty() {
@@ -58,7 +65,6 @@ pub(super) async fn run(boot: Arc<Boot>, mut stamps: mpsc::UnboundedReceiver<Sta
                     outage.worked();
                     batch.retain(|(_, run_id, _)| !stamped.contains(run_id));
                     again(&boot, std::mem::take(&mut batch));
-                    sleep(REST).await;
                 }
                 // One bad row stops nobody: it goes without a pid, which its settle brings.
                 Err(error) if error.is_about_data() => {
