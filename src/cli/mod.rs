@@ -162,7 +162,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
     }
 }
 
-/// Runs a command that talks to the database: on this thread alone.
+/// Runs a command that talks to the database: on this thread alone, a replica as well. What it does are short steps between
+/// waits, and handing each to another thread costs more than the step; what may block has threads of its own.
 fn block_on(command: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
 }

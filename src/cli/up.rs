@@ -43,9 +43,10 @@ pub(super) struct UpArgs {}
 pub(super) fn run(context: Context, _: UpArgs) -> anyhow::Result<Exit> {
     telemetry::init(context.settings.log_format);
     end_with_a_panic();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(up(context.settings))?;
-    Ok(Exit::Done)
+    super::block_on(async {
+        up(context.settings).await?;
+        Ok(Exit::Done)
+    })
 }
 
 /// A panic is a bug, and a replica that goes on without one of its tasks would hold what that task held. It ends at once
