@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    Agents, Executor, Start, local::LocalRuns, outage::Outage, pulse::Pulses, settle, ship, slots::Slots, stamp,
-    state_dir, unending::Unending, upkeep::Settles, wake::Wake,
+    Agents, Executor, Start, local::LocalRuns, outage::Outage, pulse::Pulses, settle, ship, slots::Slots,
+    spares::Spares, stamp, state_dir, unending::Unending, upkeep::Settles, wake::Wake,
 };
 use crate::{
     config::Settings,
@@ -67,6 +67,7 @@ pub struct Boot {
     /// The reconcile has work that need not wait for the heartbeat.
     pub(super) renew_nudge: Notify,
     pub(super) spawn_trouble: super::outage::Pause,
+    pub(super) spares: Spares,
     unending: watch::Sender<BTreeSet<RunId>>,
 }
 
@@ -112,6 +113,7 @@ impl Boot {
             settles: Settles::default(),
             renew_nudge: Notify::new(),
             spawn_trouble: super::outage::Pause::default(),
+            spares: Spares::default(),
         };
         (Arc::new(boot), Queues { settlements: settlements_rx, stamps: stamps_rx, ended: ended_rx, logs })
     }

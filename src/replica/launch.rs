@@ -8,14 +8,14 @@ use std::{io, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 use tracing::{error, warn};
 
-use super::{Boot, Executor, give_up, local::Order, outcome, settle::Settled, ship, slots::Slot};
+use super::{Boot, Executor, give_up, local::Order, outcome, settle::Settled, ship, slots::Slot, spares::Spare};
 use crate::{
     agents::{self, Agent, JobFacts},
     db::runs::{Claimed, Ending, Owned, Process},
     failpoint::{self, Point},
     model::{ClosedBy, Outcome, RunId},
     shim::{
-        client::{Ended, NotStarted, RunHandle},
+        client::{Begun, Ended, NotStarted, RunHandle},
         protocol::{RunDir, Spec, Started, Stdin},
     },
 };
@@ -70,41 +70,67 @@ async fn execute(
         let error = format!("agent {:?} is no longer in this replica's orch.toml", claimed.agent);
         return (Ending::bare(Outcome::Interrupted, ClosedBy::Owner, error), None);
     };
-    let payload = claimed.payload.clone();
     let spec = match spec(boot, claimed, agent, dir) {
         Ok(spec) => spec,
         Err(error) => return (Ending::bare(Outcome::SpawnFailed, ClosedBy::Owner, error), None),
     };
-    let made = {
-        let dir = dir.clone();
-        blocking(move || dir.create(&spec, payload.as_bytes())).await
+    let prepared = {
+        let (dir, payload, orders, spare) = (dir.clone(), claimed.payload.clone(), orders.clone(), boot.spares.take());
+        blocking(move || prepare(&dir, &spec, payload.as_bytes(), &orders, spare)).await
     };
-    if let Err(error) = made {
-        let message = format!("failed to prepare the run's directory: {error}");
-        boot.spawn_trouble.trouble(&message);
-        return (Ending::bare(Outcome::Interrupted, ClosedBy::Owner, message), None);
-    }
-    failpoint::hit(Point::SpecWritten);
-    if orders.borrow().is_some() {
-        return (stopped_before_start(*orders.borrow()), None);
-    }
-    match boot.spawner().launch(dir).await {
+    let launched = match prepared {
+        Ok(Prepared::Begun(begun)) => begun.handle().map_err(|error| format!("failed to listen to the shim: {error}")),
+        Ok(Prepared::Ready) => boot.spawner().launch(dir).await.map_err(|error| error.to_string()),
+        Ok(Prepared::Stopped(order)) => return (stopped_before_start(order), None),
+        Err(error) => Err(format!("failed to prepare the run's directory: {error}")),
+    };
+    match launched {
         Ok(handle) => {
             let watched =
                 Watched { owned: &claimed.owned, dir, success_codes: &agent.success_codes, is_adopted: false };
             watch_run(boot, watched, handle, &mut orders).await
         }
-        Err(error) => {
-            let message = error.to_string();
+        Err(message) => {
             boot.spawn_trouble.trouble(&message);
             (Ending::bare(Outcome::Interrupted, ClosedBy::Owner, message), None)
         }
     }
 }
 
-fn stopped_before_start(order: Option<Order>) -> Ending {
+/// How far a start has come.
+enum Prepared {
+    /// A spare shim was told to begin.
+    Begun(Begun),
+    /// The directory stands.
+    Ready,
+    /// It must not start any more.
+    Stopped(Order),
+}
+
+/// Makes the run's directory with everything that a shim needs, and has a spare shim begin, if there is one.
+fn prepare(
+    dir: &RunDir,
+    spec: &Spec,
+    payload: &[u8],
+    orders: &watch::Receiver<Option<Order>>,
+    spare: Option<Spare>,
+) -> io::Result<Prepared> {
+    // Whatever is wrong with a spare one, it is gone then, and says nothing about the run.
+    let shim = spare.and_then(|spare| spare.become_run(dir, spec, payload).ok());
+    if shim.is_none() {
+        dir.create(spec, payload)?;
+    }
+    failpoint::hit(Point::SpecWritten);
+    if let Some(order) = *orders.borrow() {
+        return Ok(Prepared::Stopped(order));
+    }
+    // One that is gone has not begun.
+    Ok(shim.and_then(|shim| shim.begin(dir.run_id()).ok()).map_or(Prepared::Ready, Prepared::Begun))
+}
+
+fn stopped_before_start(order: Order) -> Ending {
     match order {
-        Some(Order::Cancel) => Ending::bare(Outcome::Cancelled, ClosedBy::Owner, "cancelled before it started"),
+        Order::Cancel => Ending::bare(Outcome::Cancelled, ClosedBy::Owner, "cancelled before it started"),
         _ => Ending::bare(Outcome::Interrupted, ClosedBy::Owner, "stopped before it started"),
     }
 }

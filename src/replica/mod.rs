@@ -28,6 +28,7 @@ mod schedule;
 mod settle;
 mod ship;
 mod slots;
+mod spares;
 mod stamp;
 mod state_dir;
 mod unending;
@@ -114,6 +115,10 @@ pub struct Start {
 /// # Errors
 /// Where it cannot start (no database, no spawner, no lease file), or where a loop ended that must not.
 pub async fn run(start: Start, mut ready: impl FnMut(ReplicaId)) -> anyhow::Result<()> {
+    // Their shims have gone with the process that had them forked ahead.
+    if let Err(error) = shim::protocol::SpareDir::remove_all(start.state_dir.path()) {
+        warn!(%error, "failed to remove the directories that waited for runs of an earlier boot");
+    }
     let spawner = shim::client::Spawner::start(
         shim::client::own_exe(),
         start.state_dir.path().to_owned(),
@@ -199,6 +204,7 @@ async fn boot_once(
     loops.spawn(schedule::run(boot.clone()));
     loops.spawn(horizon::run(boot.clone()));
     loops.spawn(upkeep::run(boot.clone()));
+    loops.spawn(spares::run(boot.clone()));
     loops.spawn(boot.clone().follow_agents());
     if !boot.is_over() {
         ready(boot.replica_id());

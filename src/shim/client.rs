@@ -23,12 +23,15 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::protocol::RunDir;
 pub use super::{
-    handle::{Ended, NotStarted, RunHandle, attach},
+    handle::{Begun, Ended, NotStarted, RunHandle, WaitingShim, attach},
     lease::{LeaseFile, boottime, lease_path, list_leases, remove_lease, remove_leases},
     survey::{Survey, best_containment},
     sweep::{Swept, sweep},
+};
+use super::{
+    protocol::{RunDir, SpareDir},
+    spare::Birthplace,
 };
 
 /// How long a launch waits for a spawner that is being replaced.
@@ -95,16 +98,30 @@ impl Spawner {
         if dir.state_dir() != self.0.state_dir {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the run is of another state directory").into());
         }
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-        let handle = RunHandle::new(dir.run_id(), ours)?;
-        let request = dir.run_id().to_string();
+        let (shim, channel) = WaitingShim::pair()?;
+        // Said before anybody listens there: whatever becomes of the shim, its answer is read.
+        let handle = shim.begin(dir.run_id())?.handle()?;
+        self.ask(Birthplace::Run(dir.run_id()), channel).await?;
+        Ok(handle)
+    }
+
+    /// Asks for a shim ahead of any run, in a directory that waits for one.
+    pub async fn fork_ahead(&self, dir: &SpareDir) -> Result<WaitingShim, LaunchError> {
+        let (shim, channel) = WaitingShim::pair()?;
+        self.ask(dir.birthplace(), channel).await?;
+        Ok(shim)
+    }
+
+    /// Asks for a shim that gets ready there, and waits for the word to begin on this channel.
+    async fn ask(&self, birthplace: Birthplace, theirs: UnixStream) -> Result<(), LaunchError> {
+        let request = birthplace.request();
         let mut channels = self.0.channel.clone();
         let deadline = Instant::now() + REPLACEMENT_WAIT;
         loop {
             let channel = channels.borrow_and_update().clone();
             if let Some(channel) = channel {
                 match send(&channel, request.as_bytes(), &theirs).await {
-                    Ok(()) => return Ok(handle),
+                    Ok(()) => return Ok(()),
                     // The spawner is gone; the next one is on its way.
                     Err(error) if is_disconnected(&error) => {}
                     Err(error) => return Err(error.into()),

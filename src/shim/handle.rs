@@ -3,7 +3,12 @@
 //! Owns one end of a socket whose other end the shim holds. Every wait may be dropped and begun again without a loss.
 //! Never waits for a process and never signals one: that is the shim's part.
 
-use std::{fs::OpenOptions, io, os::fd::AsRawFd, os::unix::fs::OpenOptionsExt, time::Duration};
+use std::{
+    fs::OpenOptions,
+    io::{self, Read as _, Write as _},
+    os::{fd::AsRawFd, unix::fs::OpenOptionsExt},
+    time::Duration,
+};
 
 use tokio::{
     net::UnixStream,
@@ -44,6 +49,47 @@ pub enum Ended {
     ShimGone,
 }
 
+/// A shim that gets ready, or is, and starts nothing before it is told to. It goes when this is dropped.
+#[derive(Debug)]
+pub struct WaitingShim(std::os::unix::net::UnixStream);
+
+/// A shim that was told which run to start.
+#[derive(Debug)]
+pub struct Begun {
+    run_id: RunId,
+    stream: std::os::unix::net::UnixStream,
+}
+
+impl WaitingShim {
+    /// One that is still to be asked for, and its channel.
+    pub(super) fn pair() -> io::Result<(Self, std::os::unix::net::UnixStream)> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        Ok((Self(ours), theirs))
+    }
+
+    /// Whether it is still there: it says nothing before it is told something.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        matches!((&self.0).read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Has it start the run whose directory it is in. An error: it is gone, so it starts nothing.
+    pub fn begin(self, run_id: RunId) -> io::Result<Begun> {
+        let Self(mut stream) = self;
+        // It is the first thing that is said, so there is room for all of it.
+        stream.write_all(&wire::frame(&Request::Begin { run_id })?)?;
+        Ok(Begun { run_id, stream })
+    }
+}
+
+impl Begun {
+    /// The hold on the run. Must be called within the runtime.
+    pub fn handle(self) -> io::Result<RunHandle> {
+        Ok(RunHandle::over(self.run_id, UnixStream::from_std(self.stream)?))
+    }
+}
+
 /// One live run.
 #[derive(Debug)]
 pub struct RunHandle {
@@ -58,11 +104,6 @@ pub struct RunHandle {
 }
 
 impl RunHandle {
-    pub(super) fn new(run_id: RunId, stream: std::os::unix::net::UnixStream) -> io::Result<Self> {
-        stream.set_nonblocking(true)?;
-        Ok(Self::over(run_id, UnixStream::from_std(stream)?))
-    }
-
     fn over(run_id: RunId, stream: UnixStream) -> Self {
         Self {
             run_id,

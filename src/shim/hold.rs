@@ -8,9 +8,10 @@ use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{self, Read},
     os::{
-        fd::OwnedFd,
+        fd::{AsFd, OwnedFd},
         unix::{fs::MetadataExt, fs::OpenOptionsExt, net::UnixStream},
     },
+    path::Path,
     thread::sleep,
     time::Duration,
 };
@@ -18,7 +19,7 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::{AtFlags, OFlag, openat},
-    poll::{PollTimeout, poll},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         prctl,
         signal::{SigSet, Signal},
@@ -36,8 +37,9 @@ use super::{
     peers::Peers,
     protocol::{Exit, Report, Request, RunDir, SpawnError},
     rundir::{EXIT_TEMPORARY, LOCK, SPEC, SpecFile, VOID},
+    spare::Birthplace,
     spawner::Inheritance,
-    start::{failure, look_at_lease},
+    start::{Program, failure, look_at_lease},
     tend,
 };
 use crate::{
@@ -60,17 +62,32 @@ pub(super) struct Held {
     pub(super) file: SpecFile,
 }
 
-/// The life of a shim, in a fresh child of the spawner with nothing open but its channel.
-pub(super) fn run(inheritance: &Inheritance, run_id: RunId, channel: UnixStream) -> i32 {
+/// What is done ahead of a run by a shim that has the time.
+#[derive(Debug)]
+struct Ahead {
+    directory: OwnedFd,
+    end: ExitFile,
+}
+
+/// The life of a shim, in a fresh child of the spawner with nothing open but its channel: it gets ready, waits for the word
+/// to begin, and holds its run from then on.
+pub(super) fn run(inheritance: &Inheritance, birthplace: Birthplace, channel: UnixStream) -> i32 {
     let _ = setsid();
     let _ = prctl::set_name(c"orch-shim");
-    let hello = Report::Hello { version: env!("CARGO_PKG_VERSION").to_owned(), run_id };
-    let mut peers = Peers::new(channel, &hello);
+    let mut peers = Peers::new(channel);
+    // What loses its parent becomes ours: not handed down by the spawner, which is one too.
+    let subreaper = prctl::set_child_subreaper(true).map_err(|error| failure("become a subreaper", error));
+    let signals = subreaper.and_then(|()| listen_to_signals());
+    let ahead = match birthplace {
+        Birthplace::Run(_) => None,
+        Birthplace::Spare(_) => Ahead::prepare(&inheritance.state_dir, &birthplace.path(&inheritance.state_dir)),
+    };
+    let Some(run_id) = wait_for_the_word(&mut peers, signals.as_ref().ok()) else { return 0 };
+    peers.greet(&Report::Hello { version: env!("CARGO_PKG_VERSION").to_owned(), run_id });
     let nothing = |error| Exit { never_started: Some(error), ..Exit::new(run_id) };
     let dir = RunDir::new(&inheritance.state_dir, run_id);
-    // What loses its parent becomes ours: not handed down by the spawner, which is one too.
-    let begin = || prctl::set_child_subreaper(true).map_err(|error| failure("become a subreaper", error));
-    let taken = begin().and_then(|()| take(dir)).and_then(|held| Ok((held, listen_to_signals()?)));
+    let (directory, reserved) = ahead.map(|Ahead { directory, end }| (directory, end)).unzip();
+    let taken = signals.and_then(|signals| Ok((take(dir, directory)?, signals)));
     let (held, signals) = match taken {
         Ok((Some(held), signals)) => (held, signals),
         Ok((None, _)) => {
@@ -82,7 +99,7 @@ pub(super) fn run(inheritance: &Inheritance, run_id: RunId, channel: UnixStream)
             return 0;
         }
     };
-    match ExitFile::reserve(&held.directory) {
+    match reserved.map_or_else(|| ExitFile::reserve(&held.directory), Ok) {
         Ok(mut file) => {
             let exit = open_lease(&held, inheritance)
                 .and_then(|lease| tend::tend(&held, lease, inheritance, &mut peers, &signals))
@@ -103,12 +120,49 @@ pub(super) fn run(inheritance: &Inheritance, run_id: RunId, channel: UnixStream)
     0
 }
 
+impl Ahead {
+    /// None, if only because it already became a run's directory: then all is done when the word comes.
+    fn prepare(state_dir: &Path, path: &Path) -> Option<Self> {
+        Program::rehearse(state_dir);
+        let directory = open_directory(path).ok()?;
+        let end = ExitFile::reserve(&directory).ok()?;
+        Some(Self { directory, end })
+    }
+}
+
+fn open_directory(path: &Path) -> io::Result<OwnedFd> {
+    OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path).map(OwnedFd::from)
+}
+
+/// Waits until the replica says which run to start. `None`: it never will, or somebody wants this process to end.
+fn wait_for_the_word(peers: &mut Peers, signals: Option<&SignalFd>) -> Option<RunId> {
+    while !peers.is_alone() {
+        let mut watched: Vec<_> =
+            signals.iter().map(|signals| PollFd::new(signals.as_fd(), PollFlags::POLLIN)).collect();
+        peers.watch(|fd| watched.push(fd));
+        match poll(&mut watched, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return None,
+        }
+        drop(watched);
+        let mut requests = peers.attend().into_iter();
+        if let Some(Request::Begin { run_id }) = requests.next() {
+            peers.put_off(requests);
+            return Some(run_id);
+        }
+        // It has no child as yet, so each of them means that it is to end.
+        if signals.is_some_and(|signals| !matches!(signals.read_signal(), Ok(None))) {
+            return None;
+        }
+    }
+    None
+}
+
 /// Takes the lock and looks whether the run may start. `None`: it may not, ever.
-fn take(dir: RunDir) -> Result<Option<Held>, SpawnError> {
-    let flags = libc::O_DIRECTORY;
-    let directory = match OpenOptions::new().read(true).custom_flags(flags).open(dir.path()) {
+fn take(dir: RunDir, directory: Option<OwnedFd>) -> Result<Option<Held>, SpawnError> {
+    let directory = match directory.map_or_else(|| open_directory(dir.path()), Ok) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        directory => OwnedFd::from(directory.map_err(|error| failure("open the run's directory", error))?),
+        directory => directory.map_err(|error| failure("open the run's directory", error))?,
     };
     let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     let lock = match openat(&directory, LOCK, flags, Mode::S_IRUSR | Mode::S_IWUSR) {

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `protocol`, `wire` | what replica and shim tell each other, and its frames |
 //! | `rundir`, `note` | the run's directory, its lock, and the shim's note in it |
+//! | `spare` | the directories in which shims wait that were forked ahead of any run |
 //! | `client`, `handle` | the replica's side: launch, hear, terminate |
 //! | `spawner` | the process that forks shims |
 //! | `lease` | until when a replica's runs are its own: written by it, read by its shims |
@@ -38,6 +39,7 @@ mod process;
 pub mod protocol;
 mod redact;
 mod rundir;
+mod spare;
 mod spawner;
 mod spool;
 mod start;

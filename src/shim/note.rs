@@ -40,11 +40,20 @@ pub(super) struct Place {
     pid_namespace: String,
 }
 
+/// The pid namespace of this process.
+pub(super) fn pid_namespace() -> io::Result<String> {
+    Ok(read_link("/proc/self/ns/pid")?.to_string_lossy().into_owned())
+}
+
 impl Place {
     /// Of this lock file, seen from here.
     pub(super) fn of(lock: &File) -> io::Result<Self> {
+        Self::within(lock, pid_namespace()?)
+    }
+
+    /// Of this lock file, seen from this pid namespace.
+    pub(super) fn within(lock: &File, pid_namespace: String) -> io::Result<Self> {
         let meta = lock.metadata()?;
-        let pid_namespace = read_link("/proc/self/ns/pid")?.to_string_lossy().into_owned();
         Ok(Self { device: meta.dev(), inode: meta.ino(), pid_namespace })
     }
 }

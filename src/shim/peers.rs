@@ -41,6 +41,8 @@ pub(super) struct Peers {
     latest: Latest,
     /// What every newcomer hears last: the end.
     end: Vec<u8>,
+    /// What was asked too early.
+    put_off: Vec<Request>,
 }
 
 /// What changes again and again, and of which only the last matters.
@@ -63,13 +65,23 @@ struct Peer {
 }
 
 impl Peers {
-    /// The one peer that a shim is born with, and a greeting for all.
-    pub(super) fn new(first: UnixStream, hello: &Report) -> Self {
-        let (history, latest, end) = (Vec::new(), Latest::default(), Vec::new());
-        let mut peers = Self { listener: None, present: Vec::new(), history, latest, end };
+    /// The one peer that a shim is born with. It has asked for the shim, so it is not greeted.
+    pub(super) fn new(first: UnixStream) -> Self {
+        let mut peers = Self {
+            listener: None,
+            present: Vec::new(),
+            history: Vec::new(),
+            latest: Latest::default(),
+            end: Vec::new(),
+            put_off: Vec::new(),
+        };
         peers.welcome(first);
-        peers.tell(hello);
         peers
+    }
+
+    /// What each newcomer hears first.
+    pub(super) fn greet(&mut self, hello: &Report) {
+        self.history.extend(wire::frame(hello).unwrap_or_default());
     }
 
     /// Opens the socket in the run directory. Its path may be longer than an address can be.
@@ -145,13 +157,18 @@ impl Peers {
                 self.welcome(stream);
             }
         }
-        let mut requests = Vec::new();
+        let mut requests = mem::take(&mut self.put_off);
         for peer in &mut self.present {
             peer.flush(self.latest);
             peer.read(&mut requests);
         }
         self.forget_gone();
         requests
+    }
+
+    /// Hands these over once more, with what comes next.
+    pub(super) fn put_off(&mut self, requests: impl Iterator<Item = Request>) {
+        self.put_off.extend(requests);
     }
 
     fn welcome(&mut self, stream: UnixStream) {
@@ -240,8 +257,7 @@ mod tests {
     #[test]
     fn a_peer_that_does_not_read_costs_no_memory_and_hears_the_latest_when_it_does() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let run_id = RunId::new();
-        let mut peers = Peers::new(ours, &Report::Hello { version: String::new(), run_id });
+        let mut peers = Peers::new(ours);
         for bytes in 1..=100_000 {
             peers.tell_output(bytes);
             peers.tell_following(ReplicaId::new());
@@ -249,7 +265,7 @@ mod tests {
         let next = ReplicaId::new();
         peers.tell_following(next);
         assert!(!peers.is_silent() && peers.present[0].outbox.capacity() < 1024);
-        let exit = Report::Exit(Box::new(super::super::protocol::Exit::new(run_id)));
+        let exit = Report::Exit(Box::new(super::super::protocol::Exit::new(RunId::new())));
         peers.tell(&exit);
         theirs.set_nonblocking(true).unwrap();
         let (mut heard, mut inbox, mut bytes) = (Vec::<Report>::new(), Inbox::new(wire::REPORT_MAX), [0; 8192]);

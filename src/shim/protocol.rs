@@ -7,7 +7,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use super::rundir::{RunDir, RunLock};
+pub use super::{
+    rundir::{RunDir, RunLock},
+    spare::SpareDir,
+};
 use crate::model::{Containment, JobId, ReplicaId, RunId, fence::Limit};
 
 /// The largest result file that is passed on, in bytes.
@@ -207,6 +210,12 @@ impl Exit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Request {
+    /// Start what stands in the run's directory. The first word to every shim; it does nothing before it, and goes where
+    /// it does not come.
+    Begin {
+        /// The run, of which a shim that was forked ahead knows nothing before.
+        run_id: RunId,
+    },
     /// End the tree: TERM now, KILL after the grace.
     Terminate {
         /// From TERM to KILL, in milliseconds.
@@ -227,7 +236,7 @@ pub(super) enum Request {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Report {
-    /// Who speaks.
+    /// Who speaks: to whoever comes through the socket in the run's directory.
     Hello {
         /// The version of the binary.
         version: String,

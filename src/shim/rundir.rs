@@ -152,28 +152,13 @@ impl RunDir {
 
     /// Makes the directory with everything that a shim needs. After an error nothing of it is left.
     pub fn create(&self, spec: &Spec, payload: &[u8]) -> io::Result<()> {
-        let identity = spec.user.as_deref().map(look_up).transpose()?.flatten();
         make_parent(&self.path)?;
         DirBuilder::new().mode(0o700).create(&self.path)?;
-        self.fill(spec, identity, payload).inspect_err(|_| drop(fs::remove_dir_all(&self.path)))
-    }
-
-    fn fill(&self, spec: &Spec, identity: Option<Identity>, payload: &[u8]) -> io::Result<()> {
-        let job = self.job_path();
-        DirBuilder::new().mode(0o700).create(&job)?;
-        let payload_path = self.payload_path();
-        private_file(&payload_path)?.write_all(payload)?;
-        // Nobody else can give files away; what an ordinary user may not, the shim says as an error of the start.
-        if let Some(Identity { uid, gid, .. }) = identity
-            && Uid::effective().is_root()
-        {
-            chown(&job, Some(uid), Some(gid))?;
-            chown(&payload_path, Some(uid), Some(gid))?;
-            // The job's user passes through, and can neither list nor write.
-            fs::set_permissions(&self.path, fs::Permissions::from_mode(0o711))?;
-        }
-        let spec = serde_json::to_vec(&SpecFile { spec: spec.clone(), identity })?;
-        private_file(&self.spec_path())?.write_all(&spec)
+        DirBuilder::new()
+            .mode(0o700)
+            .create(self.job_path())
+            .and_then(|()| fill(&self.path, spec, payload))
+            .inspect_err(|_| drop(fs::remove_dir_all(&self.path)))
     }
 
     /// Takes the lock without waiting. `None`: a shim holds it, so the run has begun. An error of kind `NotFound`: there
@@ -264,7 +249,26 @@ impl RunLock {
     }
 }
 
-fn make_parent(path: &Path) -> io::Result<()> {
+/// Writes what is known of a run only when it is to start into a directory that has the `job` directory already.
+pub(super) fn fill(path: &Path, spec: &Spec, payload: &[u8]) -> io::Result<()> {
+    let identity = spec.user.as_deref().map(look_up).transpose()?.flatten();
+    let payload_path = path.join(PAYLOAD);
+    private_file(&payload_path)?.write_all(payload)?;
+    // Nobody else can give files away; what an ordinary user may not, the shim says as an error of the start.
+    if let Some(Identity { uid, gid, .. }) = identity
+        && Uid::effective().is_root()
+    {
+        chown(path.join(JOB), Some(uid), Some(gid))?;
+        chown(&payload_path, Some(uid), Some(gid))?;
+        // The job's user passes through, and can neither list nor write.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o711))?;
+    }
+    let spec = serde_json::to_vec(&SpecFile { spec: spec.clone(), identity })?;
+    private_file(&path.join(SPEC))?.write_all(&spec)
+}
+
+/// Makes the directory of all runs, if there is none.
+pub(super) fn make_parent(path: &Path) -> io::Result<()> {
     let parent = path.parent().unwrap_or(path);
     match DirBuilder::new().mode(0o711).create(parent) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -274,11 +278,12 @@ fn make_parent(path: &Path) -> io::Result<()> {
     }
 }
 
-fn private_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+/// A file of our own in a directory where nobody else may write, empty.
+pub(super) fn private_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
-fn absent_is_fine(outcome: io::Result<()>) -> io::Result<()> {
+pub(super) fn absent_is_fine(outcome: io::Result<()>) -> io::Result<()> {
     outcome.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 

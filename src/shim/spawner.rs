@@ -1,4 +1,5 @@
-//! The spawner: a small process with one thread that forks a shim for each run it is asked to start.
+//! The spawner: a small process with one thread that forks a shim for each run it is asked to start, and for those that
+//! will be asked for.
 //!
 //! Owns `spawner.lock` and the socket to its replica. It ends when that socket does, *before* it serves what is still
 //! queued there: a request of a dead replica must start nothing. It reaps shims, and as second subreaper it ends what a
@@ -32,12 +33,14 @@ use nix::{
 use super::{
     bounds::Hierarchies,
     cgroup::{Home, boot_id},
-    hold, process,
+    hold,
+    note::pid_namespace,
+    process,
     protocol::{Exit, Report, SpawnError},
+    spare::Birthplace,
     sys::{self, End},
     wire,
 };
-use crate::model::RunId;
 
 /// The one word that a spawner says when it holds its lock and serves.
 pub(super) const READY: &[u8] = b"ready";
@@ -52,6 +55,7 @@ const REAP_BOUND: usize = 1024;
 pub(super) struct Inheritance {
     pub(super) state_dir: PathBuf,
     pub(super) boot_id: String,
+    pub(super) pid_namespace: String,
     /// Where cgroups can be made, or why not.
     pub(super) home: Result<Home, String>,
     /// Where limits of a tree can be had beside it.
@@ -84,7 +88,8 @@ pub(super) fn run(state_dir: PathBuf, lock_wait: Duration) -> io::Result<()> {
     let signals = SignalFd::with_flags(&children, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
     let lock = take_lock(&state_dir.join("spawner.lock"), lock_wait)?;
     let (home, hierarchies) = (Home::find(&state_dir), Hierarchies::find(&state_dir));
-    let inheritance = Inheritance { home, hierarchies, boot_id: boot_id(), state_dir };
+    let pid_namespace = pid_namespace()?;
+    let inheritance = Inheritance { home, hierarchies, boot_id: boot_id(), pid_namespace, state_dir };
     let mut spawner = Spawner { socket, signals, inheritance, shims: HashSet::new(), reap_again: false, _lock: lock };
     send(spawner.socket.as_raw_fd(), READY, MsgFlags::MSG_NOSIGNAL)?;
     while spawner.turn()? {}
@@ -164,9 +169,9 @@ impl Spawner {
         if length == 0 || self.is_replica_gone()? {
             return Ok(false);
         }
-        let run_id = str::from_utf8(&text[..length]).ok().and_then(|text| text.parse().ok());
-        if let (Some(channel), Some(run_id)) = (channel, run_id) {
-            self.start(run_id, UnixStream::from(channel));
+        let birthplace = str::from_utf8(&text[..length]).ok().and_then(Birthplace::read);
+        if let (Some(channel), Some(birthplace)) = (channel, birthplace) {
+            self.start(birthplace, UnixStream::from(channel));
         }
         Ok(true)
     }
@@ -177,12 +182,12 @@ impl Spawner {
         Ok(socket[0].any().unwrap_or(true))
     }
 
-    fn start(&mut self, run_id: RunId, mut channel: UnixStream) {
+    fn start(&mut self, birthplace: Birthplace, mut channel: UnixStream) {
         let inheritance = &self.inheritance;
         let outcome = sys::fork(|| {
             // Only the channel stays: the replica could not see the spawner's end through a copy of its socket.
             match sys::keep_only([channel.as_fd()]) {
-                Ok([channel]) => hold::run(inheritance, run_id, channel.into()),
+                Ok([channel]) => hold::run(inheritance, birthplace, channel.into()),
                 Err(_) => 1,
             }
         });
@@ -191,6 +196,8 @@ impl Spawner {
                 self.shims.insert(shim);
             }
             Err(error) => {
+                // Nobody waits as yet for the word of a spare one: its channel ends.
+                let Birthplace::Run(run_id) = birthplace else { return };
                 let error = SpawnError { temporary: true, message: format!("fork a shim: {error}") };
                 let exit = Exit { never_started: Some(error), ..Exit::new(run_id) };
                 if let Ok(frame) = wire::frame(&Report::Exit(Box::new(exit))) {

@@ -27,11 +27,11 @@ use nix::{
 use super::{
     clock,
     lease::read_deadline,
-    protocol::{RunDir, SpawnError},
+    protocol::{RunDir, SpawnError, Spec, Stdin},
     rundir::{Identity, SpecFile},
     sys,
 };
-use crate::model::fence;
+use crate::model::{JobId, ReplicaId, RunId, fence};
 
 /// What the child says first where its pid must be told, and what it is answered.
 pub(super) const HELLO: &[u8] = b"p";
@@ -148,6 +148,34 @@ impl Program {
             rlimits: Vec::new(),
             doors: Vec::new(),
         })
+    }
+
+    /// Goes once through what comes between the word to begin and the program, so that it is in the processor's reach when a
+    /// job waits for it.
+    pub(super) fn rehearse(state_dir: &Path) {
+        let run_id = RunId::new();
+        let spec = Spec {
+            run_id,
+            job_id: JobId(0),
+            replica_id: ReplicaId::new(),
+            argv: vec!["rehearsal".to_owned()],
+            env: vec![("PATH".to_owned(), DEFAULT_PATH.to_owned())],
+            redact: Vec::new(),
+            cwd: None,
+            user: None,
+            stdin: Stdin::Null,
+            timeout_ms: None,
+            silence_timeout_ms: None,
+            kill_grace_ms: 0,
+            containment: None,
+            memory_max: None,
+            pids_max: None,
+            log_cap: 0,
+        };
+        let text = serde_json::to_vec(&SpecFile { spec, identity: None }).unwrap_or_default();
+        if let Ok(file) = serde_json::from_slice(&text) {
+            drop(Self::prepare(&file, &RunDir::new(state_dir, run_id)));
+        }
     }
 
     /// Whether the job is another user than the shim, and not root.

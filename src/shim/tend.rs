@@ -148,8 +148,9 @@ pub(super) fn tend(
     if let Some(main) = planted.main {
         run.know(main);
     }
-    // Whatever happened meanwhile.
+    // Whatever happened meanwhile; an order may have come in one piece with the word to begin.
     run.look_at_lease();
+    run.hear_peers();
     while !run.is_over() {
         run.turn();
     }
@@ -180,9 +181,7 @@ impl Run<'_> {
             if let Tree::Pidns(init) = &self.tree {
                 self.main_end = self.main_end.or_else(|| init.hear());
             }
-            for request in self.peers.attend() {
-                self.heed(request);
-            }
+            self.hear_peers();
         }
         self.keep_time();
         self.report_output();
@@ -227,6 +226,12 @@ impl Run<'_> {
         self.peers.watch(add);
     }
 
+    fn hear_peers(&mut self) {
+        for request in self.peers.attend() {
+            self.heed(request);
+        }
+    }
+
     fn heed(&mut self, request: Request) {
         match request {
             Request::Terminate { grace_ms, reason } => {
@@ -243,8 +248,8 @@ impl Run<'_> {
                     self.peers.tell_following(replica_id);
                 }
             }
-            // It has not ended.
-            Request::Stored => {}
+            // It has begun, and has not ended.
+            Request::Begin { .. } | Request::Stored => {}
         }
     }
 

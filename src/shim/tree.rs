@@ -161,7 +161,7 @@ impl Planting<'_> {
 
     fn note(&self, containment: Containment, cgroup: Option<PathBuf>, init: Option<Known>) -> Result<(), Refusal> {
         let boot_id = self.inheritance.boot_id.clone();
-        let note = Place::of(self.lock)
+        let note = Place::within(self.lock, self.inheritance.pid_namespace.clone())
             .map(|place| Note { boot_id, containment, cgroup, init, place: Some(place) })
             .and_then(|note| note.write(self.lock));
         Ok(note.map_err(|error| failure("write the shim's note", error))?)

@@ -1,14 +1,14 @@
 //! A replica in trouble, as the real binary: what arrives late, what cannot be read, what somebody holds locked.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use nix::sys::signal::Signal;
 use tokio_postgres::Client;
 
 use crate::{
-    replica::{AGENTS, place, script, stamped, text, until},
+    replica::{AGENTS, open_runs, place, script, stamped, text, until},
     runs::no_violation,
-    support::{Orch, TestDb, eventually, eventually_within},
+    support::{Orch, TestDb, eventually, eventually_within, processes_beneath},
 };
 
 async fn number(client: &Client, query: &str) -> i64 {
@@ -241,4 +241,44 @@ async fn a_replica_declared_dead_while_the_database_goes_away_is_there_again_whe
     away.rollback().await.unwrap();
     until(&client, job, "succeeded").await;
     no_violation(&client).await;
+}
+
+#[tokio::test]
+async fn shims_that_were_forked_ahead_are_of_no_run_and_go_with_the_replica() {
+    let test = TestDb::new().await;
+    let client = test.client().await;
+    let orch = place(&test);
+    let spares = || -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(orch.state_dir().join("spares")).into_iter().flatten();
+        let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        paths.sort_unstable();
+        paths
+    };
+    let all_ready = async || {
+        eventually("two shims to be ready", async || {
+            let spares = spares();
+            (spares.len() == 2 && spares.iter().all(|dir| dir.join("exit.json.new").exists())).then_some(spares)
+        })
+        .await
+    };
+    let replica = orch.up().await;
+    let mut seen = all_ready().await;
+    assert_eq!(open_runs(&orch), 0);
+    for _ in 0..4 {
+        let job = script(&client, "exit 0").await;
+        until(&client, job, "succeeded").await;
+        let ready = all_ready().await;
+        assert_ne!(ready, seen, "one of them was used");
+        seen = ready;
+    }
+    replica.kill().await;
+    eventually("all of its processes to go", async || processes_beneath(orch.state_dir()).is_empty().then_some(()))
+        .await;
+    assert_eq!(spares(), seen, "nobody is left who could take them away");
+
+    let mut replica = orch.up().await;
+    assert!(all_ready().await.iter().all(|spare| !seen.contains(spare)));
+    replica.signal(Signal::SIGTERM);
+    replica.ended().await;
+    assert!(spares().is_empty() && open_runs(&orch) == 0);
 }

@@ -96,7 +96,7 @@ async fn nothing_starts_where_void_stands() {
     let lock = dir.try_lock().unwrap().unwrap();
     // The shim is on its way while the run is given up.
     let mut handle = stand.spawner.launch(&dir).await.unwrap();
-    eventually("a shim to be there", async || (!shims(&stand).is_empty()).then_some(())).await;
+    eventually("a shim to be there", async || (!stand.shims().is_empty()).then_some(())).await;
     dir.write_void(&lock).unwrap();
     drop(lock);
     assert_eq!(handle.started().await, Err(NotStarted::Voided));
@@ -104,12 +104,6 @@ async fn nothing_starts_where_void_stands() {
     assert!(exit.voided && exit.started.is_none());
     lock_is_free(&dir).await;
     assert!(dir.is_void().unwrap() && dir.spec_path().exists() && dir.read_exit().unwrap().is_none());
-}
-
-fn shims(stand: &Stand) -> Vec<i32> {
-    let spawner = stand.spawner.pid().unwrap();
-    let text = fs::read_to_string(format!("/proc/{spawner}/task/{spawner}/children")).unwrap();
-    text.split_ascii_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
 #[tokio::test]
@@ -127,7 +121,7 @@ async fn nothing_starts_where_there_is_no_directory_or_where_it_went_away() {
     dir.create(&spec, b"").unwrap();
     let lock = dir.try_lock_or_make().unwrap().unwrap();
     let mut handle = stand.spawner.launch(&dir).await.unwrap();
-    eventually("a shim to be there", async || (!shims(&stand).is_empty()).then_some(())).await;
+    eventually("a shim to be there", async || (!stand.shims().is_empty()).then_some(())).await;
     dir.clone().retire().unwrap();
     drop(lock);
     assert_eq!(handle.started().await, Err(NotStarted::Voided));

@@ -8,4 +8,5 @@ mod output;
 mod reports;
 mod result;
 mod scarce;
+mod spare;
 mod stand;

@@ -142,6 +142,13 @@ impl Stand {
         Launched { dir, handle }
     }
 
+    /// The living children of the spawner.
+    pub(crate) fn shims(&self) -> Vec<i32> {
+        let spawner = self.spawner.pid().unwrap();
+        let text = fs::read_to_string(format!("/proc/{spawner}/task/{spawner}/children")).unwrap();
+        text.split_ascii_whitespace().map(|pid| pid.parse().unwrap()).filter(|pid| is_alive(*pid)).collect()
+    }
+
     /// Runs it to its end.
     pub(crate) async fn run(&self, spec: &Spec) -> Exit {
         self.launch(spec).await.end().await
