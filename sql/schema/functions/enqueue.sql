@@ -32,7 +32,25 @@ declare
     live_status text;
     fault record;
     waits bigint[];
+    woken integer;
 begin
+    -- Most wishes are no more than this. What is not, or looks as if it were no job, goes the long way, which has the words.
+    if num_nonnulls(gate, limits, labels, require, dedupe_key, on_conflict, after, max_attempts, timeout) = 0
+       and priority between -32768 and 32767
+       and run_at between timestamptz '1970-01-01 00:00:00+00' and timestamptz '9998-12-31 00:00:00+00'
+       and pg_column_size(payload) <= 16777216
+       and length(agent) <= 100 and length(project) <= 100
+       and concat(agent, '/', project) ~ '^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$' then
+        insert into orch.jobs as j (agent, payload, project, priority, run_at, gate)
+        values (agent, payload, project, priority, run_at,
+                (select 'project:' || p.name from orch.projects p where p.name = project and p.serial))
+        returning j.id into job_id;
+        if run_at <= now() then
+            woken := orch.wake(agent);
+        end if;
+        return job_id;
+    end if;
+
     if limits <> '{}' then
         perform orch.keep_limits(limits);
     end if;

@@ -25,8 +25,7 @@ declare
     sleeper uuid;
     woken integer := 0;
 begin
-    if pg_try_advisory_lock(1869767528, 0) then
-        perform pg_advisory_unlock(1869767528, 0);
+    if pg_try_advisory_lock(1869767528, 0) and pg_advisory_unlock(1869767528, 0) then
         return 0;
     end if;
     -- A transaction that is to be prepared (two-phase commit) must not notify: set orch.notify = off.
