@@ -26,9 +26,18 @@ async fn a_healthy_database_is_healthy() {
     let orch = Orch::on(&db);
     orch.run(["migrate"]).await.ok();
     let output = orch.run(["doctor"]).await.ok();
-    for check in
-        ["database", "schema", "triggers", "checks", "columns", "indexes", "functions", "invariants", "snapshots", "containment"]
-    {
+    for check in [
+        "database",
+        "schema",
+        "triggers",
+        "checks",
+        "columns",
+        "indexes",
+        "functions",
+        "invariants",
+        "snapshots",
+        "containment",
+    ] {
         assert!(output.stdout.lines().any(|line| line.split_whitespace().nth(1) == Some(check)), "{check}: {output:?}");
     }
     let findings = orch.run(["--json", "doctor"]).await.ok().json();
@@ -69,7 +78,10 @@ async fn a_disabled_trigger_is_found() {
 async fn a_missing_guard_is_found() {
     for (damage, words) in [
         ("drop trigger jobs_zz1_guard_job on orch.jobs", ["triggers", "is missing"]),
-        ("alter table orch.jobs drop constraint has_an_owner_exactly_while_running", ["checks", "has_an_owner_exactly_while_running"]),
+        (
+            "alter table orch.jobs drop constraint has_an_owner_exactly_while_running",
+            ["checks", "has_an_owner_exactly_while_running"],
+        ),
         ("alter table orch.jobs alter column impossible drop expression", ["columns", "impossible"]),
         ("drop index orch.jobs_claim", ["indexes", "jobs_claim"]),
         ("drop index orch.jobs_running_gate", ["indexes", "jobs_running_gate"]),

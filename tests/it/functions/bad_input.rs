@@ -215,11 +215,11 @@ async fn an_update_to_nonsense_meets_a_named_constraint() {
         let (code, message) = refused(&client, &format!("update orch.jobs set {set}")).await;
         assert_eq!((code.as_str(), message.contains(constraint)), ("23514", true), "{set}: {message}");
     }
-    for (set, constraint) in [
-        ("finished_at = 'infinity'", "times_are_finite"),
-        ("failed_at = 'infinity'", "times_are_finite"),
-    ] {
-        let failed = format!("insert into orch.jobs (agent, status) values ('a', 'failed'); update orch.jobs set {set}");
+    for (set, constraint) in
+        [("finished_at = 'infinity'", "times_are_finite"), ("failed_at = 'infinity'", "times_are_finite")]
+    {
+        let failed =
+            format!("insert into orch.jobs (agent, status) values ('a', 'failed'); update orch.jobs set {set}");
         let (code, message) = refused(&client, &format!("{failed} where status = 'failed'")).await;
         assert_eq!((code.as_str(), message.contains(constraint)), ("23514", true), "{set}: {message}");
     }
