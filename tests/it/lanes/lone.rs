@@ -169,16 +169,16 @@ async fn both_make_the_same_of_a_job() {
         ("an agent that nobody registered", "delete from orch.agents", "orch.enqueue('a')"),
     ] {
         client.batch_execute(rules).await.unwrap();
-        let mut claimed = Vec::new();
+        let mut both = Vec::new();
         for lone in [true, false] {
             client.batch_execute(&format!("select {job}")).await.unwrap();
             let look = Look { lone, ..Look::default() };
             let mut claim = claimer.db.claim_jobs(&claimer.claimant, &agents(), &run_ids(1), &look).await.unwrap();
             let job = claim.jobs.remove(0);
             let row: String = client.query_one(CLAIMED, &[&job.owned.job_id().0]).await.unwrap().get(0);
-            claimed.push((row, job.payload, job.previous_error, job.timeout));
+            both.push((row, job.payload, job.previous_error, job.timeout));
         }
-        assert_eq!(claimed[0], claimed[1], "{what}");
+        assert_eq!(both[0], both[1], "{what}");
     }
 }
 
