@@ -32,7 +32,7 @@ begin
 
     -- Set for every statement: none of orch's own knows it.
     if new.set_aside is distinct from (new.status = 'held' or (new.status = 'queued' and new.awaits_replica is not null)) then
-        new.set_aside := new.set_aside is not true;
+        new.set_aside := new.status = 'held' or (new.status = 'queued' and new.awaits_replica is not null);
     end if;
 
     -- Whatever the statement changed: one from queued to queued that sets a pid is caught as well. A null is not as it should.
