@@ -65,8 +65,8 @@ create table orch.jobs (
     running_gate text,
     -- Helper of the unique index: dedupe_key while the job is live, else null.
     live_dedupe_key text,
-    -- Generated, helper of the index jobs_set_aside: waits but cannot be claimed, because it is held or awaits a replica.
-    set_aside boolean generated always as (((status = 'held'::text) OR ((status = 'queued'::text) AND (awaits_replica IS NOT NULL)))) stored,
+    -- Helper of the index jobs_set_aside: waits but cannot be claimed, because it is held or awaits a replica.
+    set_aside boolean not null default false,
     -- Generated: status and ownership disagree. The sanitizer repairs such rows, orch.violations shows them.
     impossible boolean generated always as (
 CASE
@@ -79,40 +79,18 @@ END) stored,
     result jsonb,
     -- Labels that a replica must have to run it; null: any replica will do.
     require jsonb,
-    -- Generated: jobs of one project with the same lane are alike for a claim (agent, priority, gate, limits, require) and wait for the same things.
-    lane bigint generated always as ((((- (priority)::bigint) << 47) | (hashtextextended(agent, ((COALESCE(hashtextextended(gate, (1)::bigint), (0)::bigint) # COALESCE(hash_array_extended(limits, (2)::bigint), (0)::bigint)) # COALESCE(jsonb_hash_extended(require, (3)::bigint), (0)::bigint))) & '140737488355327'::bigint))) stored,
+    -- Helper of the index jobs_claim: jobs of one project with the same lane are alike for a claim (agent, priority, gate, limits, require) and wait for the same things.
+    lane bigint not null,
     -- The jobs that must succeed before this one runs, as far as it is not known that they have; null: none. Becomes null when the last one has.
     waits_for bigint[],
     -- A job has one number.
     constraint jobs_pkey PRIMARY KEY (id),
     -- claimable says what a claim may take: a queued job whose former process is gone, and whose predecessors have succeeded.
     constraint claimable_is_queued_and_waits_for_nobody CHECK ((claimable = ((status = 'queued'::text) AND (awaits_replica IS NULL) AND (waits_for IS NULL)))),
-    -- Counts start at 0.
-    constraint counts_are_not_negative CHECK ((LEAST(attempt, failures, lost_count, transient_count, interrupted_count) >= 0)),
-    -- failed_at is set exactly when the job failed.
-    constraint failed_at_is_set_when_failed CHECK (((status = 'failed'::text) = (failed_at IS NOT NULL))),
-    -- finished_at is set exactly when the job succeeded, failed or was cancelled.
-    constraint finished_at_is_set_when_finished CHECK (((status = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text])) = (finished_at IS NOT NULL))),
-    -- What has ended carries no run_id, pid, replica_id, started_at or running_gate; last_run_id and agent_runs tell the history.
-    constraint finished_has_no_owner CHECK (((status <> ALL (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text])) OR (num_nonnulls(run_id, pid, replica_id, started_at, running_gate) = 0))),
-    -- live_dedupe_key is dedupe_key while the job is live, and null after.
-    constraint live_dedupe_key_is_the_live_jobs_key CHECK ((NOT (live_dedupe_key IS DISTINCT FROM
-CASE
-    WHEN (status = ANY (ARRAY['queued'::text, 'held'::text, 'running'::text])) THEN dedupe_key
-    ELSE NULL::text
-END))),
-    -- What waits carries no run_id, pid, replica_id, started_at or running_gate: the impossible state of job 2286.
-    constraint queued_has_no_owner CHECK (((status <> ALL (ARRAY['queued'::text, 'held'::text])) OR (num_nonnulls(run_id, pid, replica_id, started_at, running_gate) = 0))),
-    -- No claim takes a job while the former owner has not ended its process.
-    constraint running_awaits_nobody CHECK (((status <> 'running'::text) OR (awaits_replica IS NULL))),
-    -- What runs says which run it is, who owns it and since when. pid and running_gate may be null.
-    constraint running_has_an_owner CHECK (((status <> 'running'::text) OR (num_nulls(run_id, replica_id, started_at) = 0))),
+    -- What runs has run_id, replica_id and started_at; what does not run has none of these, and neither pid nor running_gate: the impossible state of job 2286.
+    constraint has_an_owner_exactly_while_running CHECK ((NOT impossible)),
     -- A status is queued, held, running, succeeded, failed or cancelled.
-    constraint status_is_known CHECK ((status = ANY (ARRAY['queued'::text, 'held'::text, 'running'::text, 'succeeded'::text, 'failed'::text, 'cancelled'::text]))),
-    -- From 1970 to 9998: what every reader can take. An infinite run_at is a job that waits for ever unsaid: hold it instead.
-    constraint times_are_finite CHECK (((GREATEST(run_at, created_at, started_at, cancel_requested_at, finished_at, failed_at) < '9999-01-01 00:00:00+00'::timestamp with time zone) AND (LEAST(run_at, created_at, started_at, cancel_requested_at, finished_at, failed_at) >= '1970-01-01 00:00:00+00'::timestamp with time zone))),
-    -- Only a queued or held job waits for others.
-    constraint waits_before_it_runs CHECK (((waits_for IS NULL) OR (status = ANY (ARRAY['queued'::text, 'held'::text]))))
+    constraint status_is_known CHECK ((status = ANY ('{queued,held,running,succeeded,failed,cancelled}'::text[])))
 )
 with (fillfactor=50, autovacuum_vacuum_threshold=1000, autovacuum_vacuum_scale_factor=0.01, autovacuum_vacuum_insert_scale_factor=0.05, autovacuum_analyze_scale_factor=0.02, autovacuum_vacuum_cost_delay=0);
 -- What a renewal tells its replica to end, and what the tick lets go on.
@@ -135,8 +113,8 @@ CREATE INDEX jobs_waits_for ON orch.jobs USING btree (id) INCLUDE (project, run_
 CREATE TRIGGER jobs_guard_delete BEFORE DELETE ON orch.jobs FOR EACH ROW WHEN ((old.status = 'running'::text)) EXECUTE FUNCTION orch.guard_delete(); -- always
 -- Running jobs are not truncated away.
 CREATE TRIGGER jobs_guard_truncate BEFORE TRUNCATE ON orch.jobs FOR EACH STATEMENT EXECUTE FUNCTION orch.guard_truncate(); -- always
--- What a job is enqueued with is well formed.
-CREATE TRIGGER jobs_zz0_guard_format BEFORE INSERT OR UPDATE OF agent, project, gate, dedupe_key, limits, labels, require, max_attempts, timeout, payload, waits_for ON orch.jobs FOR EACH ROW EXECUTE FUNCTION orch.guard_format(); -- always
+-- What a job is enqueued with is well formed, and says its lane.
+CREATE TRIGGER jobs_zz0_guard_format BEFORE INSERT OR UPDATE OF agent, project, gate, dedupe_key, limits, labels, require, max_attempts, timeout, payload, waits_for, priority, lane ON orch.jobs FOR EACH ROW EXECUTE FUNCTION orch.guard_format(); -- always
 -- Refuses illegal transitions; a row that does not run has no owner; sets what follows from the status.
 CREATE TRIGGER jobs_zz1_guard_job BEFORE INSERT OR UPDATE ON orch.jobs FOR EACH ROW EXECUTE FUNCTION orch.guard_job(); -- always
 
@@ -202,18 +180,8 @@ create table orch.agent_runs (
     limits text[],
     -- No run_id is used twice.
     constraint agent_runs_pkey PRIMARY KEY (run_id),
-    -- The first run of a job is attempt 1.
-    constraint run_attempt_is_positive CHECK ((attempt >= 1)),
-    -- A run is closed by owner, successor, reap, operator or sanitize.
-    constraint run_closed_by_is_known CHECK ((closed_by = ANY (ARRAY['owner'::text, 'successor'::text, 'reap'::text, 'operator'::text, 'sanitize'::text]))),
-    -- A containment is cgroup, pidns or sweep.
-    constraint run_containment_is_known CHECK ((containment = ANY (ARRAY['cgroup'::text, 'pidns'::text, 'sweep'::text]))),
     -- An ended run says when, how and by whom; an open one says none of these.
-    constraint run_is_ended_whole CHECK ((num_nulls(ended_at, outcome, closed_by) = ANY (ARRAY[0, 3]))),
-    -- An outcome is one of the eight.
-    constraint run_outcome_is_known CHECK ((outcome = ANY (ARRAY['succeeded'::text, 'failed'::text, 'transient'::text, 'timed_out'::text, 'cancelled'::text, 'interrupted'::text, 'lost'::text, 'spawn_failed'::text]))),
-    -- Rules are a JSON object; an empty one leaves every rule at its default.
-    constraint run_rules_are_an_object CHECK ((jsonb_typeof(rules) = 'object'::text))
+    constraint run_is_ended_whole CHECK ((num_nulls(ended_at, outcome, closed_by) = ANY ('{0,3}'::integer[])))
 )
 with (fillfactor=70, autovacuum_vacuum_threshold=1000, autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_insert_scale_factor=0.05, autovacuum_analyze_scale_factor=0.02, autovacuum_vacuum_cost_delay=0);
 -- What ended lately.
@@ -228,6 +196,8 @@ CREATE INDEX agent_runs_open ON orch.agent_runs USING btree (replica_id) WHERE (
 CREATE INDEX agent_runs_open_limits ON orch.agent_runs USING btree (claimed_at) WHERE ((ended_at IS NULL) AND (limits IS NOT NULL));
 -- How many jobs of a project, or of its agents, are running.
 CREATE INDEX agent_runs_open_project ON orch.agent_runs USING btree (project, agent) WHERE (ended_at IS NULL);
+-- What a run says of itself is known.
+CREATE TRIGGER agent_runs_guard_run BEFORE INSERT OR UPDATE OF attempt, rules, outcome, closed_by, containment ON orch.agent_runs FOR EACH ROW EXECUTE FUNCTION orch.guard_run(); -- always
 
 -- Replicas: one row a boot of an orch process, never used again once dead or left.
 create table orch.replicas (
@@ -959,11 +929,15 @@ function orch.first_fault(wishes jsonb)
 function orch.gate_of(project text)
     returns text;
 
+-- Refuses a job with times or counts out of bounds (SQLSTATE 23514).
+function orch.guard_bounds(new orch.jobs)
+    returns void;
+
 -- A running job is not deleted (SQLSTATE OR001).
 function orch.guard_delete()
     returns trigger;
 
--- Refuses a job whose names, sizes or numbers are not well formed (SQLSTATE 23514).
+-- Refuses a job whose names, sizes or numbers are not well formed (SQLSTATE 23514), and sets its lane.
 function orch.guard_format()
     returns trigger;
 
@@ -977,6 +951,10 @@ function orch.guard_owner(new orch.jobs)
 
 -- Dead is for ever, a live replica is not deleted, and one that leaves owns nothing (SQLSTATE OR006).
 function orch.guard_replica()
+    returns trigger;
+
+-- Refuses a run whose attempt, rules, outcome, closed_by or containment are not known (SQLSTATE 23514).
+function orch.guard_run()
     returns trigger;
 
 -- Refuses what is no schedule, in words (SQLSTATE OR004), and has the next tick computed anew where it may have changed.
@@ -1030,6 +1008,10 @@ function orch.judged_lanes(most integer DEFAULT NULL::integer, own_project text 
 -- Keeps these limits from being dropped until the transaction ends.
 function orch.keep_limits(names text[])
     returns void;
+
+-- The lane of a job: what is alike for a claim has the same one, the higher priority the smaller.
+function orch.lane_of(priority smallint, agent text, gate text, limits text[], require jsonb)
+    returns bigint;
 
 -- What a result that comes after its run was reaped makes of the job; null: nothing.
 function orch.late_rule(was text, on_lost text, key_taken boolean, next text)

@@ -26,9 +26,18 @@ async fn a_healthy_database_is_healthy() {
     let orch = Orch::on(&db);
     orch.run(["migrate"]).await.ok();
     let output = orch.run(["doctor"]).await.ok();
-    for check in
-        ["database", "schema", "triggers", "checks", "indexes", "functions", "invariants", "snapshots", "containment"]
-    {
+    for check in [
+        "database",
+        "schema",
+        "triggers",
+        "checks",
+        "columns",
+        "indexes",
+        "functions",
+        "invariants",
+        "snapshots",
+        "containment",
+    ] {
         assert!(output.stdout.lines().any(|line| line.split_whitespace().nth(1) == Some(check)), "{check}: {output:?}");
     }
     let findings = orch.run(["--json", "doctor"]).await.ok().json();
@@ -69,7 +78,11 @@ async fn a_disabled_trigger_is_found() {
 async fn a_missing_guard_is_found() {
     for (damage, words) in [
         ("drop trigger jobs_zz1_guard_job on orch.jobs", ["triggers", "is missing"]),
-        ("alter table orch.jobs drop constraint queued_has_no_owner", ["checks", "queued_has_no_owner"]),
+        (
+            "alter table orch.jobs drop constraint has_an_owner_exactly_while_running",
+            ["checks", "has_an_owner_exactly_while_running"],
+        ),
+        ("alter table orch.jobs alter column impossible drop expression", ["columns", "impossible"]),
         ("drop index orch.jobs_claim", ["indexes", "jobs_claim"]),
         ("drop index orch.jobs_running_gate", ["indexes", "jobs_running_gate"]),
         ("alter table orch.agent_runs drop constraint agent_runs_pkey", ["indexes", "agent_runs_pkey"]),
@@ -80,9 +93,9 @@ async fn a_missing_guard_is_found() {
 
 #[tokio::test]
 async fn a_guard_that_does_not_hold_for_every_row_is_found() {
-    let not_valid = "alter table orch.jobs drop constraint queued_has_no_owner; \
-                     alter table orch.jobs add constraint queued_has_no_owner check (id > 0) not valid";
-    wrong(&after(not_valid).await, &["checks", "queued_has_no_owner", "validate constraint"]);
+    let not_valid = "alter table orch.jobs drop constraint has_an_owner_exactly_while_running; \
+                     alter table orch.jobs add constraint has_an_owner_exactly_while_running check (id > 0) not valid";
+    wrong(&after(not_valid).await, &["checks", "has_an_owner_exactly_while_running", "validate constraint"]);
     let not_whole = "update pg_index set indisvalid = false where indexrelid = 'orch.jobs_running_gate'::regclass";
     wrong(&after(not_whole).await, &["indexes", "jobs_running_gate", "reindex"]);
 }
@@ -91,9 +104,9 @@ async fn a_guard_that_does_not_hold_for_every_row_is_found() {
 async fn a_guard_that_says_something_else_under_its_name_is_found() {
     for (damage, words) in [
         (
-            "alter table orch.jobs drop constraint queued_has_no_owner; \
-             alter table orch.jobs add constraint queued_has_no_owner check (id is not null)",
-            ["checks", "queued_has_no_owner", "id IS NOT NULL"],
+            "alter table orch.jobs drop constraint has_an_owner_exactly_while_running; \
+             alter table orch.jobs add constraint has_an_owner_exactly_while_running check (id is not null)",
+            ["checks", "has_an_owner_exactly_while_running", "id IS NOT NULL"],
         ),
         (
             "drop index orch.jobs_running_gate; \
@@ -123,8 +136,8 @@ async fn guards_are_known_whatever_the_search_path_is() {
 #[tokio::test]
 async fn a_violation_is_found_in_a_line_of_its_own() {
     let damage = "alter table orch.jobs disable trigger all; \
-                  alter table orch.jobs drop constraint queued_has_no_owner; \
-                  insert into orch.jobs (agent, pid) values ('a', 1), ('a', 2)";
+                  alter table orch.jobs drop constraint has_an_owner_exactly_while_running; \
+                  insert into orch.jobs (agent, lane, pid) values ('a', 0, 1), ('a', 0, 2)";
     let output = after(damage).await;
     wrong(&output, &["invariants", ": 1"]);
     wrong(&output, &["invariants", ": 2"]);

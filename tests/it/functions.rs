@@ -69,6 +69,26 @@ async fn enqueue_takes_what_is_said_and_defaults_what_is_not() {
     assert_eq!(violations(&client).await, []);
 }
 
+/// What is no more than agent, payload, project, priority and time is enqueued by a statement of its own.
+#[tokio::test]
+async fn the_usual_wish_and_the_long_way_make_the_same_job() {
+    let db = TestDb::new().await;
+    let client = db.client().await;
+    client.batch_execute("insert into orch.projects (name, serial) values ('s', true), ('n', false)").await.unwrap();
+    let all = "to_jsonb(j) - '{id,created_at}'::text[]";
+    for wish in [
+        "'a', run_at => '2030-01-01 00:00+00'",
+        "'a', '{\"x\": [1, null]}', 's', -3, '1970-01-01 00:00+00'",
+        "'a', project => 'n', priority => 32767, run_at => '9998-12-31 00:00+00'",
+    ] {
+        let usual = id(&client, &format!("orch.enqueue({wish})")).await;
+        let long = id(&client, &format!("orch.enqueue({wish}, labels => '{{}}')")).await;
+        let [usual, long] = [usual, long].map(|id| format!("select {all} from orch.jobs j where id = {id}"));
+        assert_eq!(one(&client, &usual).await, one(&client, &long).await, "{wish}");
+    }
+    assert_eq!(one(&client, "select count(distinct gate) from orch.jobs").await, "1");
+}
+
 #[tokio::test]
 async fn enqueue_is_part_of_the_callers_transaction() {
     let db = TestDb::new().await;

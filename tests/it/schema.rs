@@ -148,6 +148,11 @@ async fn doctors_list_of_guards_is_what_the_schema_has() {
               where c.relnamespace = 'orch'::regnamespace and k.contype = 'c'",
         ),
         (
+            orch::db::doctor::GuardKind::Column,
+            "select c.relname::text, a.attname::text from pg_attribute a join pg_class c on c.oid = a.attrelid
+              where c.relnamespace = 'orch'::regnamespace and a.attgenerated <> ''",
+        ),
+        (
             orch::db::doctor::GuardKind::Index,
             "select c.relname::text, i.relname::text from pg_index x join pg_class c on c.oid = x.indrelid
                join pg_class i on i.oid = x.indexrelid
@@ -246,6 +251,32 @@ async fn migrating_with_data_in_the_tables_changes_none_of_it_and_restores_disab
     schema::migrate(&db.config()).await.unwrap();
     assert_eq!(content().await, before);
     assert_eq!(catalog(&db).await, shape);
+}
+
+#[tokio::test]
+async fn lanes_and_helpers_that_were_generated_are_kept_and_are_set_until_the_definitions_come() {
+    let db = TestDb::empty().await;
+    let client = db.client().await;
+    let script = schema::migrate_sql();
+    let (name, sql) = schema::MIGRATIONS.iter().find(|(name, _)| name.ends_with("__make_checks_few")).unwrap();
+    let (before, _) = script.split_once(&format!("\n-- migrations/{name}.sql")).unwrap();
+    let jobs = "insert into orch.jobs (agent, project, priority, gate, limits, require, status, claimable)
+                values ('a', 'p', 0, null, null, null, 'queued', true), ('b', 'p', -3, 'g', '{x,y}', '{\"k\": 1}', 'queued', true),
+                       ('b', 'p', 32767, 'g', null, null, 'held', false);";
+    client.batch_execute(&format!("{before}; commit; {jobs}")).await.unwrap();
+    client.batch_execute(&format!("begin; {sql} commit; {jobs}")).await.unwrap();
+    let twice = "select string_agg(concat_ws(' ', agent, priority, gate, set_aside, n), ', ' order by priority) from (
+                     select agent, priority, gate, set_aside, lane, count(*) as n from orch.jobs group by 1, 2, 3, 4, 5) j";
+    let kept: String = client.query_one(twice, &[]).await.unwrap().get(0);
+    assert_eq!(kept, "b -3 g f 2, a 0 f 2, b 32767 g t 2");
+
+    let (_, definitions) = script.split_once("\nset local check_function_bodies").unwrap();
+    let (definitions, _) = definitions.split_once("comment on schema").unwrap();
+    client.batch_execute(&format!("begin; set local check_function_bodies{definitions} commit; {jobs}")).await.unwrap();
+    let kept: String = client.query_one(twice, &[]).await.unwrap().get(0);
+    assert_eq!(kept, "b -3 g f 3, a 0 f 3, b 32767 g t 3");
+    let wrong: i64 = client.query_one("select count(*) from orch.violations", &[]).await.unwrap().get(0);
+    assert_eq!(wrong, 0);
 }
 
 /// As versions up to 12 had them: functions of three triggers, each with a condition.

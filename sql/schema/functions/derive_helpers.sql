@@ -1,5 +1,5 @@
 -- Derives finished_at, failed_at, claimable, live_dedupe_key, awaits_replica and waits_for from the status, so that a plain INSERT or
--- UPDATE does not stumble over a CHECK. Called by guard_job, only where they disagree; orch's own statements set them.
+-- UPDATE need not know them. Called by guard_job, only where they disagree; orch's own statements set them.
 create or replace function orch.derive_helpers(new orch.jobs) returns orch.jobs
 language plpgsql
 set search_path = pg_catalog, orch

@@ -32,14 +32,37 @@ declare
     live_status text;
     fault record;
     waits bigint[];
+    woken integer;
+    usual boolean;
 begin
-    if limits <> '{}' then
-        perform orch.keep_limits(limits);
+    -- Most wishes are no more than this. What is not, or looks as if it were no job, goes the long way, which has the words.
+    usual := num_nonnulls(gate, limits, labels, require, on_conflict, after, max_attempts, timeout) = 0
+        and priority between -32768 and 32767
+        and run_at between timestamptz '1970-01-01 00:00:00+00' and timestamptz '9998-12-31 00:00:00+00'
+        and pg_column_size(payload) <= 16777216
+        and length(agent) <= 100 and length(project) <= 100
+        and concat(agent, '/', project) ~ '^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$'
+        and (dedupe_key is null or octet_length(dedupe_key) between 1 and 500);
+    if usual and dedupe_key is null then
+        insert into orch.jobs as j (agent, payload, project, priority, run_at, gate)
+        values (agent, payload, project, priority, run_at,
+                (select 'project:' || p.name from orch.projects p where p.name = project and p.serial))
+        returning j.id into job_id;
+        if run_at <= now() then
+            woken := orch.wake(agent);
+        end if;
+        return job_id;
     end if;
-    fault := orch.fault_of_wish(agent, payload, project, priority, run_at, gate, limits, labels, require, dedupe_key,
-                                on_conflict, after, max_attempts, timeout);
-    if fault.code is not null then
-        raise exception 'enqueue: %', fault.complaint using errcode = fault.code, hint = 'nothing was enqueued';
+
+    if usual is not true then
+        if limits <> '{}' then
+            perform orch.keep_limits(limits);
+        end if;
+        fault := orch.fault_of_wish(agent, payload, project, priority, run_at, gate, limits, labels, require, dedupe_key,
+                                    on_conflict, after, max_attempts, timeout);
+        if fault.code is not null then
+            raise exception 'enqueue: %', fault.complaint using errcode = fault.code, hint = 'nothing was enqueued';
+        end if;
     end if;
     project := coalesce(project, 'default');
     if after <> '{}' then
@@ -51,7 +74,7 @@ begin
              max_attempts, timeout, waits_for, claimable)
         values
             (agent, coalesce(payload, '{}'), project, coalesce(priority, 0), coalesce(run_at, now()),
-             coalesce(gate, orch.gate_of(project)),
+             coalesce(gate, (select 'project:' || p.name from orch.projects p where p.name = project and p.serial)),
              case when limits is not null then orch.sorted_limits(limits) end, nullif(require, '{}'),
              coalesce(labels, '{}'), dedupe_key, dedupe_key, max_attempts, timeout, waits, waits is null)
         on conflict (live_dedupe_key) where live_dedupe_key is not null do nothing
@@ -61,7 +84,7 @@ begin
                 insert into orch.job_dependencies (job_id, after_id) select job_id, a.id from unnest(after) a (id);
             end if;
             if waits is null and (run_at is null or run_at <= now()) then
-                perform orch.wake(agent, require);
+                woken := orch.wake(agent, require);
             end if;
             exit;
         end if;

@@ -22,11 +22,9 @@ as $$
 declare
     told text;
     name text;
-    sleeper uuid;
-    woken integer := 0;
+    woken integer;
 begin
-    if pg_try_advisory_lock(1869767528, 0) then
-        perform pg_advisory_unlock(1869767528, 0);
+    if pg_try_advisory_lock(1869767528, 0) and pg_advisory_unlock(1869767528, 0) then
         return 0;
     end if;
     -- A transaction that is to be prepared (two-phase commit) must not notify: set orch.notify = off.
@@ -40,25 +38,21 @@ begin
        or pg_notification_queue_usage() > 0.5 then
         return 0;
     end if;
-    for sleeper in
-        select r.replica_id
-          from (select r.replica_id
-                  from orch.replicas r
-                 where r.state = 'live' and not r.draining
-                   and (agent is null or agent = any (r.agents))
-                   and (require is null or r.labels @> require)
-                 order by random()
-                -- one after the other, and no more than are needed
-                offset 0) r
-         where case when pg_try_advisory_lock_shared(1869767528, hashtext(r.replica_id::text))
-                    then not pg_advisory_unlock_shared(1869767528, hashtext(r.replica_id::text)) else true end
-         limit replicas
-    loop
-        perform pg_notify('orch_' || sleeper, '');
-        woken := woken + 1;
-    end loop;
+    select count(pg_notify('orch_' || s.replica_id, '')) into woken
+      from (select r.replica_id
+              from (select r.replica_id
+                      from orch.replicas r
+                     where r.state = 'live' and not r.draining
+                       and (agent is null or agent = any (r.agents))
+                       and (require is null or r.labels @> require)
+                     order by random()
+                    -- one after the other, and no more than are needed
+                    offset 0) r
+             where case when pg_try_advisory_lock_shared(1869767528, hashtext(r.replica_id::text))
+                        then not pg_advisory_unlock_shared(1869767528, hashtext(r.replica_id::text)) else true end
+             limit replicas) s;
     if woken > 0 then
-        perform set_config('orch.woken', told || name, true);
+        told := set_config('orch.woken', told || name, true);
     end if;
     return woken;
 end

@@ -18,13 +18,17 @@ drop trigger if exists jobs_zz0_guard_transition on orch.jobs;
 drop trigger if exists jobs_zz1_guard_owner on orch.jobs;
 drop trigger if exists jobs_zz2_derive_helpers on orch.jobs;
 drop function if exists orch.guard_transition(), orch.guard_owner(), orch.derive_helpers();
+-- That of the migration that made the CHECKs few, which stands in for those below until they are there.
+drop trigger if exists jobs_zz2_set_lane_and_set_aside on orch.jobs;
+drop function if exists orch.set_lane_and_set_aside();
 
 create or replace trigger jobs_zz0_guard_format
-    before insert or update of agent, project, gate, dedupe_key, limits, labels, require, max_attempts, timeout, payload, waits_for
+    before insert or update of agent, project, gate, dedupe_key, limits, labels, require, max_attempts, timeout, payload, waits_for,
+        priority, lane
     on orch.jobs
     for each row execute function orch.guard_format();
 alter table orch.jobs enable always trigger jobs_zz0_guard_format;
-comment on trigger jobs_zz0_guard_format on orch.jobs is 'What a job is enqueued with is well formed.';
+comment on trigger jobs_zz0_guard_format on orch.jobs is 'What a job is enqueued with is well formed, and says its lane.';
 
 -- Not `update of status`, not where the status changes: an update from queued to queued that sets a pid is caught as well.
 create or replace trigger jobs_zz1_guard_job

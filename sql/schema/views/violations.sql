@@ -12,6 +12,14 @@ union all
 select 'claimable_mismatch', j.id::text from orch.jobs j
  where j.claimable is distinct from (j.status = 'queued' and j.awaits_replica is null and j.waits_for is null)
 union all
+select 'helper_mismatch', j.id::text from orch.jobs j
+ where (j.status = 'failed') <> (j.failed_at is not null)
+    or j.set_aside <> (j.status = 'held' or (j.status = 'queued' and j.awaits_replica is not null))
+    or (j.awaits_replica is not null and j.status in ('running', 'succeeded', 'failed'))
+    or j.live_dedupe_key is distinct from case when j.status in ('queued', 'held', 'running') then j.dedupe_key end
+    or ((j.claimable or j.set_aside or j.waits_for is not null)
+        and j.lane <> orch.lane_of(j.priority, j.agent, j.gate, j.limits, j.require))
+union all
 select 'running_without_open_run', j.id::text from orch.jobs j
  where j.status = 'running'
    and not exists (select from orch.agent_runs r

@@ -150,7 +150,7 @@ impl Db {
         {
             return Ok(claim);
         }
-        let mut claim = read(&self.claim(claimant, agents, run_ids, look, false).await?, claimant.replica_id, summary)?;
+        let mut claim = read(&self.claim(claimant, agents, run_ids, look, false).await?, claimant.replica_id)?;
         claim.lone &= look.marks.is_none() && claim.seen.is_all_of(&look.window);
         Ok(claim)
     }
@@ -187,7 +187,17 @@ impl Db {
                 ],
             )
             .await?;
-        let claim = read(&rows, claimant.replica_id, lone_summary)?;
+        let mut claim = Claim::default();
+        for row in &rows {
+            if row.try_get::<_, Option<i64>>("dead_rows")?.is_some() {
+                claim = Claim { jobs: claim.jobs, ..lone_summary(row)? };
+            }
+            if row.try_get::<_, Option<i64>>("job_id")?.is_some() {
+                claim.jobs.push(claimed(row, claimant.replica_id)?);
+            }
+        }
+        // Each job has the run_id of its place.
+        claim.jobs.sort_by_key(|job| run_ids.iter().position(|id| *id == job.owned.run_id()));
         Ok(claim.lone.then_some(claim))
     }
 
@@ -253,7 +263,7 @@ fn json(value: &impl serde::Serialize) -> Result<serde_json::Value> {
 }
 
 /// The claimed jobs, and beside them what the one row without a job says.
-fn read(rows: &[Row], replica_id: ReplicaId, summary: impl Fn(&Row) -> Result<Claim>) -> Result<Claim> {
+fn read(rows: &[Row], replica_id: ReplicaId) -> Result<Claim> {
     let mut claim = Claim::default();
     for row in rows {
         if row.try_get::<_, Option<i64>>("job_id")?.is_some() {

@@ -31,9 +31,7 @@ pub(crate) async fn the_auditor_sees_each_kind_of_wrong_row(case: &mut Case) {
         case.auditor.exempt_until_repaired(what);
     }
     let unguarded =
-        "alter table orch.jobs disable trigger all; alter table orch.jobs drop constraint queued_has_no_owner;
-        alter table orch.jobs drop constraint running_has_an_owner;
-        alter table orch.jobs drop constraint finished_at_is_set_when_finished;
+        "alter table orch.jobs disable trigger all; alter table orch.jobs drop constraint has_an_owner_exactly_while_running;
         alter table orch.jobs drop constraint claimable_is_queued_and_waits_for_nobody;
         drop index orch.agent_runs_one_open_a_job";
     case.sql.batch_execute(unguarded).await.unwrap();

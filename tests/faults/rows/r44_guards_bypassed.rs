@@ -91,7 +91,7 @@ pub(crate) async fn the_doctor_names_what_was_switched_off(case: &mut Case) {
     }
     healthy(case).await;
 
-    for check in ["queued_has_no_owner", "running_has_an_owner", "finished_at_is_set_when_finished"] {
+    for check in ["has_an_owner_exactly_while_running", "status_is_known", "claimable_is_queued_and_waits_for_nobody"] {
         let of = format!("select pg_get_constraintdef(oid) from pg_constraint where conname = '{check}'");
         let definition = definition(case, &of).await;
         case.sql.batch_execute(&format!("alter table orch.jobs drop constraint {check}")).await.unwrap();

@@ -2,7 +2,7 @@
 
 use tokio_postgres::Client;
 
-use super::{id, one, refused};
+use super::{id, job, live_replica, one, refused};
 use crate::support::TestDb;
 
 /// That a call is refused with this SQLSTATE and these words, and that no job came of it.
@@ -193,4 +193,52 @@ async fn a_plain_insert_of_nonsense_meets_a_named_constraint() {
     }
     assert_eq!(refused(&client, "insert into orch.jobs (agent, priority) values ('a', 40000)").await.0, "22003");
     assert_eq!(refused(&client, "insert into orch.jobs (id, agent) values (1, 'a')").await.0, "428C9");
+}
+
+#[tokio::test]
+async fn an_update_to_nonsense_meets_a_named_constraint() {
+    let db = TestDb::new().await;
+    let client = db.client().await;
+    live_replica(&client).await;
+    job(&client, "running").await;
+    for (set, constraint) in [
+        ("failures = -1", "counts_are_not_negative"),
+        ("lost_count = -1", "counts_are_not_negative"),
+        ("transient_count = -1", "counts_are_not_negative"),
+        ("interrupted_count = -1", "counts_are_not_negative"),
+        ("run_at = 'infinity'", "times_are_finite"),
+        ("created_at = '1969-12-31 00:00+00'", "times_are_finite"),
+        ("started_at = '9999-01-01 00:00+00'", "times_are_finite"),
+        ("cancel_requested_at = '-infinity'", "times_are_finite"),
+        ("project = 'a b'", "project_is_well_formed"),
+    ] {
+        let (code, message) = refused(&client, &format!("update orch.jobs set {set}")).await;
+        assert_eq!((code.as_str(), message.contains(constraint)), ("23514", true), "{set}: {message}");
+    }
+    for (set, constraint) in
+        [("finished_at = 'infinity'", "times_are_finite"), ("failed_at = 'infinity'", "times_are_finite")]
+    {
+        let failed =
+            format!("insert into orch.jobs (agent, status) values ('a', 'failed'); update orch.jobs set {set}");
+        let (code, message) = refused(&client, &format!("{failed} where status = 'failed'")).await;
+        assert_eq!((code.as_str(), message.contains(constraint)), ("23514", true), "{set}: {message}");
+    }
+    for (set, constraint) in [
+        ("attempt = 0", "run_attempt_is_positive"),
+        ("rules = '[]'", "run_rules_are_an_object"),
+        ("containment = 'jail'", "run_containment_is_known"),
+        ("ended_at = now(), outcome = 'well', closed_by = 'owner'", "run_outcome_is_known"),
+        ("ended_at = now(), outcome = 'failed', closed_by = 'nobody'", "run_closed_by_is_known"),
+    ] {
+        for way in [
+            format!("update orch.agent_runs set {set}"),
+            format!("set session_replication_role = replica; update orch.agent_runs set {set}"),
+        ] {
+            let (code, message) = refused(&client, &way).await;
+            assert_eq!((code.as_str(), message.contains(constraint)), ("23514", true), "{way}: {message}");
+        }
+    }
+    let run = "insert into orch.agent_runs (run_id, job_id, attempt, replica_id, rules) values (gen_random_uuid(), 9, 1, gen_random_uuid(), '5')";
+    assert!(refused(&client, run).await.1.contains("run_rules_are_an_object"));
+    assert_eq!(one(&client, "select count(*) from orch.jobs where status = 'running' and failures = 0").await, "1");
 }

@@ -89,30 +89,51 @@ async fn replication_role_replica_skips_no_guard() {
 }
 
 #[tokio::test]
-async fn without_its_trigger_the_check_refuses_an_owner_on_a_waiting_row() {
+async fn without_its_trigger_the_check_refuses_an_owner_on_a_row_that_does_not_run_and_none_on_one_that_does() {
     let db = TestDb::new().await;
     let client = db.client().await;
     client.batch_execute("alter table orch.jobs disable trigger user").await.unwrap();
     for (column, value) in ownership() {
-        for status in ["queued", "held"] {
+        for status in ["queued", "held", "succeeded", "failed", "cancelled"] {
             let claimable = status == "queued";
             let sql = format!(
-                "insert into orch.jobs (agent, status, claimable) values ('a', '{status}', {claimable}) returning id"
+                "insert into orch.jobs (agent, lane, status, claimable) values ('a', 0, '{status}', {claimable}) returning id"
             );
             let id: i64 = client.query_one(&sql, &[]).await.unwrap().get(0);
             for way in [
                 format!("update orch.jobs set {column} = '{value}' where id = {id}"),
                 format!(
-                    "insert into orch.jobs (agent, status, claimable, {column}) values ('a', '{status}', {claimable}, '{value}')"
+                    "insert into orch.jobs (agent, lane, status, claimable, {column})
+                     values ('a', 0, '{status}', {claimable}, '{value}')"
                 ),
             ] {
                 let (code, message) = refused(&client, &way).await;
                 assert_eq!(code, "23514", "{way}");
-                assert!(message.contains("queued_has_no_owner"), "{way}: {message}");
+                assert!(message.contains("has_an_owner_exactly_while_running"), "{way}: {message}");
             }
         }
     }
-    assert_eq!(violations(&client).await, []);
+    let owned = "('a', 0, 'running', false, gen_random_uuid(), gen_random_uuid(), now())";
+    let columns = "agent, lane, status, claimable, run_id, replica_id, started_at";
+    for column in ["run_id", "replica_id", "started_at"] {
+        let sql = format!(
+            "insert into orch.jobs ({columns}) values {owned};
+             update orch.jobs set {column} = null where status = 'running'"
+        );
+        let (code, message) = refused(&client, &sql).await;
+        let named = message.contains("has_an_owner_exactly_while_running");
+        assert_eq!((code.as_str(), named), ("23514", true), "{message}");
+    }
+    for (wrong, check) in [
+        ("status = 'scheduled' where status = 'held'", "status_is_known"),
+        ("claimable = true where status = 'held'", "claimable_is_queued_and_waits_for_nobody"),
+        ("awaits_replica = gen_random_uuid() where claimable", "claimable_is_queued_and_waits_for_nobody"),
+        ("waits_for = '{1}' where claimable", "claimable_is_queued_and_waits_for_nobody"),
+    ] {
+        let (code, message) = refused(&client, &format!("update orch.jobs set {wrong}")).await;
+        assert_eq!((code.as_str(), message.contains(check)), ("23514", true), "{wrong}: {message}");
+    }
+    assert_eq!(one(&client, "select count(*) from orch.jobs where impossible").await, "0");
 }
 
 #[tokio::test]
@@ -122,13 +143,13 @@ async fn without_trigger_and_check_an_impossible_row_is_seen_and_a_migration_bri
     client
         .batch_execute(
             "alter table orch.jobs disable trigger user;
-             alter table orch.jobs drop constraint queued_has_no_owner, drop constraint finished_has_no_owner",
+             alter table orch.jobs drop constraint has_an_owner_exactly_while_running",
         )
         .await
         .unwrap();
     let mut made = Vec::new();
     for (column, value) in ownership() {
-        let sql = format!("insert into orch.jobs (agent, {column}) values ('a', '{value}') returning id");
+        let sql = format!("insert into orch.jobs (agent, lane, {column}) values ('a', 0, '{value}') returning id");
         made.push(client.query_one(&sql, &[]).await.unwrap().get::<_, i64>(0).to_string());
     }
     let seen: Vec<_> = violations(&client).await;
@@ -163,10 +184,11 @@ async fn a_running_row_without_an_owner_is_refused() {
     let id = job(&client, "running").await;
     for column in ["replica_id", "started_at"] {
         let (code, message) = refused(&client, &format!("update orch.jobs set {column} = null where id = {id}")).await;
-        assert_eq!((code.as_str(), message.contains("running_has_an_owner")), ("23514", true), "{message}");
+        let named = message.contains("has_an_owner_exactly_while_running");
+        assert_eq!((code.as_str(), named), ("23514", true), "{message}");
     }
     let (_, message) = refused(&client, "insert into orch.jobs (agent, status) values ('a', 'running')").await;
-    assert!(message.contains("running_has_an_owner"), "{message}");
+    assert!(message.contains("has_an_owner_exactly_while_running"), "{message}");
 }
 
 #[tokio::test]
@@ -230,6 +252,13 @@ async fn wrong_helpers_are_put_right() {
         ("queued", "claimable = false"),
         ("queued", "claimable = null"),
         ("held", "claimable = true"),
+        ("held", "set_aside = false"),
+        ("queued", "set_aside = true"),
+        ("queued", "set_aside = null"),
+        ("queued", "lane = 7"),
+        ("queued", "priority = 5"),
+        ("queued", "agent = 'b'"),
+        ("held", "gate = 'g', limits = '{x,y}', require = '{\"k\": 1}'"),
         ("queued", "finished_at = now()"),
         ("queued", "failed_at = now()"),
         ("succeeded", "finished_at = null"),

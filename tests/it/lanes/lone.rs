@@ -147,15 +147,56 @@ async fn it_goes_on_from_the_head_that_it_saw_and_looks_at_nothing_else_then() {
     assert_eq!((all.jobs.len(), all.lone), (3, false), "that is for the larger statement");
 }
 
-/// What both do with the jobs that they took is the same, to the letter.
+/// A claimed job and its run, without what names them and when.
+const CLAIMED: &str = "
+    select (to_jsonb(j) - array['id', 'run_id', 'run_at', 'created_at', 'started_at'])::text
+           || (to_jsonb(r) - array['run_id', 'job_id', 'claimed_at'])::text
+      from orch.jobs j join orch.agent_runs r on r.run_id = j.run_id where j.id = $1";
+
+#[tokio::test]
+async fn both_make_the_same_of_a_job() {
+    let (_test, client, claimer) = stage().await;
+    for (what, rules, job) in [
+        ("all by default", "", "orch.enqueue('a', '{\"x\": 1}')"),
+        ("rules of its own", "", "orch.enqueue('a', timeout => '1 minute', max_attempts => 2)"),
+        ("a failure before", "", "orch.enqueue('a'); update orch.jobs set error = 'so it was', failures = 1"),
+        (
+            "rules of its agent",
+            "update orch.agents set max_attempts = 7, timeout = '1 hour', on_lost = 'hold', backoff_base = '2 seconds',
+                    backoff_factor = 3, backoff_max = '2 hours' where name = 'a'",
+            "orch.enqueue('a', max_attempts => 2)",
+        ),
+        ("an agent that nobody registered", "delete from orch.agents", "orch.enqueue('a')"),
+    ] {
+        client.batch_execute(rules).await.unwrap();
+        let mut both = Vec::new();
+        for lone in [true, false] {
+            client.batch_execute(&format!("select {job}")).await.unwrap();
+            let look = Look { lone, ..Look::default() };
+            let mut claim = claimer.db.claim_jobs(&claimer.claimant, &agents(), &run_ids(1), &look).await.unwrap();
+            let job = claim.jobs.remove(0);
+            let row: String = client.query_one(CLAIMED, &[&job.owned.job_id().0]).await.unwrap().get(0);
+            both.push((row, job.payload, job.previous_error, job.timeout));
+        }
+        assert_eq!(both[0], both[1], "{what}");
+    }
+}
+
+/// What both make of the jobs that they took is the same, to the letter: the running row, the rules of its agent, its run.
 #[test]
 fn both_open_runs_in_the_same_words() {
     let (larger, smaller) =
         (include_str!("../../../sql/runs/claim.sql"), include_str!("../../../sql/runs/claim_lone.sql"));
-    let part = |sql: &'static str| {
-        let from = sql.find("claimed as (").unwrap();
-        let to = sql.find("select null::bigint as job_id").unwrap();
-        &sql[from..to]
-    };
-    assert_eq!(part(larger), part(smaller));
+    for (from, to) in [
+        ("    update orch.jobs j\n", "attempt = j.attempt + 1\n"),
+        ("           $7 || jsonb_build_object(", " as of_agent"),
+        ("    insert into orch.agent_runs (", "rules, project, agent, limits)"),
+        ("    select run_id, id, attempt, $1", "rules, project, agent, "),
+    ] {
+        let part = |sql: &'static str| {
+            let sql = &sql[sql.find(from).unwrap()..];
+            &sql[..sql.find(to).unwrap() + to.len()]
+        };
+        assert_eq!(part(larger), part(smaller), "{from}");
+    }
 }

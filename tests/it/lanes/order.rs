@@ -93,7 +93,7 @@ async fn jobs_whose_lanes_collide_are_told_apart() {
     let (_test, client, mut claimer) = stage().await;
     client
         .batch_execute(
-            "alter table orch.jobs alter column lane drop expression;
+            "alter table orch.jobs disable trigger jobs_zz0_guard_format;
              insert into orch.jobs (agent, lane) values ('a', 1), ('nobody', 1), ('a', 1);
              insert into orch.jobs (agent, lane, gate) values ('a', 1, 'g')",
         )
