@@ -4,7 +4,7 @@
 --   row, as a tree of nodes and not as it was typed. Of the 1.42 million instructions of an orch.enqueue 0.56 were the twelve
 --   CHECKs of jobs and 0.27 its three generated columns; a claim, a stamp and a settle paid as much, and 0.22 for the CHECKs
 --   of agent_runs. What must hold whoever writes stays a CHECK; what the triggers jobs_zz1_guard_job and agent_runs_guard_run
---   set or refuse anyway does not. docs/adr/0021 has the figures.
+--   set or refuse anyway does not. docs/adr/0020 has the figures.
 -- The lane stands on what a job is enqueued with, so jobs_zz0_guard_format computes it where that is written; set_aside is a
 --   helper as claimable is. Both keep the values that they have. A trigger of this migration sets them until the
 --   definitions, which follow in a transaction of their own, bring the triggers that do.

@@ -1,5 +1,5 @@
 -- What a run says of itself is known: as CHECKs say it, under a name and with SQLSTATE 23514. Runs are written one at a time
--- in a queue with little to do, and Postgres reads the text of each CHECK anew for each statement (docs/adr/0021); this is
+-- in a queue with little to do, and Postgres reads the text of each CHECK anew for each statement (docs/adr/0020); this is
 -- compiled once a session. That a run is ended whole or not at all stays a CHECK. No search_path of its own, as guard_job.
 create or replace function orch.guard_run() returns trigger
 language plpgsql
