@@ -36,36 +36,43 @@ with facts as (
            as f (job_id, run_id, replica_id, closed_by, outcome, exit_code, signal, error, result, retry_at, jitter, pid,
                  pid_started, containment, user_cpu, system_cpu, peak_memory, log_kept, log_dropped, killed, lasted,
                  retry_in)
+     order by job_id
      -- all of them: it has the server expect one row here and not ten, or it would plan every settle anew
      limit cardinality($1)
 ),
--- A run whose row somebody deleted is settled all the same, by what its job says.
-locked as materialized (
-    select f.*, r.rules, r.spawned_at, j.cancel_requested_at is not null as cancel_pending,
-           j.failures, j.lost_count, j.transient_count, j.interrupted_count, j.dedupe_key
-      from facts f
-      join orch.jobs j on j.id = f.job_id
-      left join orch.agent_runs r on r.run_id = f.run_id
-     where j.status = 'running' and j.run_id = f.run_id and j.replica_id = f.replica_id
-       and not exists (select from orch.limits c where c.closed_until is not null)
-     order by j.id
-       for update of j skip locked
-),
--- As in runs/settle, without what these runs have not.
-weighed as materialized (
-    select l.*, coalesce(l.retry_at, clock_timestamp() + make_interval(secs => l.retry_in)) as again_at,
-           coalesce(l.rules, '{}') as rules_known,
-           coalesce(l.lasted, extract(epoch from clock_timestamp() - l.spawned_at)::double precision, 0) as seconds,
-           false as late, null::text as close_name, false as closes,
-           null::text as project, null::text as agent, null::text[] as holds
-      from locked l
-),
-decided as materialized (
-    select w.*, d.*, d.next_status as status
-      from weighed w
+-- Each job is locked by itself, in this order: with the facts beside it in one select, they would be copied for its sake.
+-- Its run is only looked at where how it ended asks for its rules, and settled all the same where somebody deleted its row.
+-- The rule's arguments are columns and constants: with anything volatile among them it would be called instead of inlined.
+ruled as materialized (
+    select w.job_id, w.run_id, w.replica_id, w.closed_by, w.outcome, w.exit_code, w.signal, w.error, w.result, w.pid,
+           w.pid_started, w.containment, w.user_cpu, w.system_cpu, w.peak_memory, w.log_kept, w.log_dropped, w.killed,
+           w.lasted, w.lost_count, w.dedupe_key, d.*
+      from (select f.*, j.*, j.cancel_requested_at is not null as cancel_pending,
+                   coalesce(f.retry_at, clock_timestamp() + make_interval(secs => f.retry_in)) as again_at,
+                   coalesce(r.rules, '{}') as rules_known,
+                   coalesce(f.lasted, extract(epoch from clock_timestamp() - r.spawned_at)::double precision, 0) as seconds
+              from facts f
+             cross join lateral (
+                select j.cancel_requested_at, j.failures, j.lost_count, j.transient_count, j.interrupted_count, j.dedupe_key
+                  from orch.jobs j
+                 where j.id = f.job_id and j.status = 'running' and j.run_id = f.run_id and j.replica_id = f.replica_id
+                   for update skip locked) j
+              left join lateral (
+                select r.rules, r.spawned_at
+                  from orch.agent_runs r
+                 where r.run_id = f.run_id and f.outcome <> 'succeeded'
+                 limit 1) r on true
+             where not exists (select from orch.limits c where c.closed_until is not null)
+            offset 0) w
      cross join lateral orch.settle_rule(
          w.outcome, w.cancel_pending, w.failures, w.lost_count, w.transient_count, w.interrupted_count, w.rules_known,
          w.seconds, w.again_at, w.jitter, false) d
+),
+-- As in runs/settle, with what these runs have not: constants here, of which nothing is left where it is asked for.
+decided as not materialized (
+    select r.*, r.next_status as status, false as late, null::text as close_name, false as closes,
+           null::text as project, null::text as agent, null::text[] as holds
+      from ruled r
 ),
 changed as (
     update orch.jobs j
@@ -118,7 +125,7 @@ closed as (
            log_bytes_dropped = d.log_dropped,
            processes_killed = d.killed
       from decided d
-     where r.run_id = d.run_id and (r.ended_at is null or d.late)
+     where r.run_id = d.run_id and coalesce(r.ended_at, 'infinity') = 'infinity'
 )
 select c.run_id, 'settled' as answer, c.status as next_status,
        exists (select from orch.job_dependencies d where d.after_id = any ($1)) as awaited
