@@ -197,7 +197,7 @@ CREATE INDEX agent_runs_open_limits ON orch.agent_runs USING btree (claimed_at) 
 -- How many jobs of a project, or of its agents, are running.
 CREATE INDEX agent_runs_open_project ON orch.agent_runs USING btree (project, agent) WHERE (ended_at IS NULL);
 -- What a run says of itself is known.
-CREATE TRIGGER agent_runs_guard_run BEFORE INSERT OR UPDATE OF attempt, rules, outcome, closed_by, containment ON orch.agent_runs FOR EACH ROW EXECUTE FUNCTION orch.guard_run(); -- always
+CREATE TRIGGER agent_runs_guard_run AFTER INSERT OR UPDATE OF attempt, rules, outcome, closed_by, containment ON orch.agent_runs FOR EACH ROW EXECUTE FUNCTION orch.guard_run(); -- always
 
 -- Replicas: one row a boot of an orch process, never used again once dead or left.
 create table orch.replicas (
