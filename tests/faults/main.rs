@@ -23,6 +23,7 @@ mod processes;
 mod proxy;
 mod recovery;
 mod rows;
+mod spares;
 mod table;
 mod witness;
 

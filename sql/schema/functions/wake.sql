@@ -24,7 +24,7 @@ declare
     name text;
     woken integer;
 begin
-    if case when pg_try_advisory_lock(1869767528, 0) then pg_advisory_unlock(1869767528, 0) end then
+    if (case when pg_try_advisory_lock(1869767528, 0) then pg_advisory_unlock(1869767528, 0) end) then
         return 0;
     end if;
     -- A transaction that is to be prepared (two-phase commit) must not notify: set orch.notify = off.

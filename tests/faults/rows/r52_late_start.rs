@@ -10,6 +10,7 @@ use crate::{
     case::{BOUND, Case},
     processes::{signal, stat},
     proxy::{CLAIM, Fate, Proxy},
+    spares,
     support::{eventually, eventually_within},
     witness,
 };
@@ -87,7 +88,9 @@ pub(crate) async fn a_request_in_a_stopped_spawner_with_nobody_there(case: &mut 
 /// Stops node a's spawner, has it asked for a run, and kills the replica. Returns the job and the spawner.
 async fn left_in_the_spawner(case: &mut Case) -> (i64, i32) {
     let spawner = case.node("a").spawner().expect("a spawner");
+    spares::ready(case.node("a").state_dir()).await;
     signal(spawner, Signal::SIGSTOP);
+    spares::use_up(case, "quick").await;
     let job = case.enqueue("quick").await;
     let runs = case.node("a").state_dir().join("runs");
     eventually("the run's directory to stand with its spec", async || {
