@@ -5,7 +5,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{sleep, timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 use tracing::{info, warn};
 
 use super::{Boot, Shutdown, local::Order, renew::Renewals};
@@ -30,10 +33,11 @@ pub(super) async fn drain(boot: &Arc<Boot>, shutdown: &Shutdown, renewals: Renew
     }
 }
 
-/// Tells whoever looks; nothing waits for it.
-fn announce(boot: &Boot) {
+/// Tells whoever looks, beside what else is to be done.
+fn announce(boot: &Boot) -> JoinHandle<()> {
     let (told, id) = (boot.db().clone(), boot.replica_id());
-    tokio::spawn(async move { told.drain_replica(id).await });
+    // For people: what comes of it, the lease decides.
+    tokio::spawn(async move { drop(told.drain_replica(id).await) })
 }
 
 /// Waits for the live runs: as long as `drain_grace` allows, then interrupts what is left and waits for its settle.
@@ -44,7 +48,8 @@ async fn finish(boot: &Arc<Boot>, shutdown: &Shutdown) -> bool {
     let dead = boot.declared_dead();
     if live > 0 && !dead.is_cancelled() {
         info!(live, grace_ms = grace.as_millis() as u64, "draining: waiting for live runs");
-        announce(boot);
+        // Nothing waits for it: there is time.
+        drop(announce(boot));
         tokio::select! {
             () = boot.local().empty() => return true,
             () = sleep(grace) => {}
@@ -67,7 +72,7 @@ async fn finish(boot: &Arc<Boot>, shutdown: &Shutdown) -> bool {
 
 /// Leaves the live runs to the next boot, with a lease that lasts until it can be expected.
 async fn hand_over(boot: &Arc<Boot>, shutdown: &Shutdown, renewals: Renewals) {
-    announce(boot);
+    let announced = announce(boot);
     tokio::select! {
         ended = timeout(UNDER_WAY, boot.local().settled_in()) => drop(ended),
         () = shutdown.now.cancelled() => {}
@@ -81,6 +86,11 @@ async fn hand_over(boot: &Arc<Boot>, shutdown: &Shutdown, renewals: Renewals) {
     let live = boot.local().live();
     tokio::select! {
         ended = timeout(UNDER_WAY, boot.local().settled()) => drop(ended),
+        () = shutdown.now.cancelled() => {}
+    }
+    // It would end with this process.
+    tokio::select! {
+        told = timeout(UNDER_WAY, announced) => drop(told),
         () = shutdown.now.cancelled() => {}
     }
     if boot.local().len() == 0 {
