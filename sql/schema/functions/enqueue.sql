@@ -44,6 +44,7 @@ begin
         and concat(agent, '/', project) ~ '^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$'
         and (dedupe_key is null or octet_length(dedupe_key) between 1 and 500);
     if usual and dedupe_key is null then
+        -- The gate as orch.gate_of says it, without the call.
         insert into orch.jobs as j (agent, payload, project, priority, run_at, gate)
         values (agent, payload, project, priority, run_at,
                 (select 'project:' || p.name from orch.projects p where p.name = project and p.serial))
@@ -74,7 +75,7 @@ begin
              max_attempts, timeout, waits_for, claimable)
         values
             (agent, coalesce(payload, '{}'), project, coalesce(priority, 0), coalesce(run_at, now()),
-             coalesce(gate, (select 'project:' || p.name from orch.projects p where p.name = project and p.serial)),
+             coalesce(gate, orch.gate_of(project)),
              case when limits is not null then orch.sorted_limits(limits) end, nullif(require, '{}'),
              coalesce(labels, '{}'), dedupe_key, dedupe_key, max_attempts, timeout, waits, waits is null)
         on conflict (live_dedupe_key) where live_dedupe_key is not null do nothing
