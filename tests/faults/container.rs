@@ -28,8 +28,16 @@ pub(crate) async fn first_process(node: &Node) -> i32 {
 
 /// Ends the container as its engine would when nobody waits: everything in it is killed.
 pub(crate) async fn kill(node: &mut Node) {
+    let first = first_process(node).await;
     node.kill().await;
-    eventually("the container's processes to be gone", async || node.processes().is_empty().then_some(())).await;
+    // It is gone when all others in the namespace are, with what they had open: a process that is ending has no environment
+    // by which `processes` would find it, but may still hold its locks. Its main thread may be a zombie before the others end.
+    let tasks = || fs::read_dir(format!("/proc/{first}/task")).into_iter().flatten().count();
+    let is_gone = || processes::stat(first).is_none_or(|stat| stat.state == 'Z' && tasks() <= 1);
+    eventually("the container's processes to be gone", async || {
+        (is_gone() && node.processes().is_empty()).then_some(())
+    })
+    .await;
 }
 
 /// A container whose first process is nobody's replica, so that replicas come and go in it.

@@ -28,6 +28,8 @@ pub(crate) const RENEWAL: &str = "lease_until = greatest(lease_until";
 pub(crate) enum Fate {
     /// The connection ends at once; the request reaches the server when it is let go.
     StrayRequest,
+    /// The request reaches the server when it is let go, and until then the client waits.
+    HoldRequest,
     /// The server executes it; its reply comes when it is let go.
     HoldReply,
     /// The server executes it; its reply and all that would follow on this connection are swallowed.

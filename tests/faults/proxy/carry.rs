@@ -135,6 +135,8 @@ async fn write_requests(mut frames: Frames, mut to: Writer, control: &Control, l
         if let Some(trap) = text(&frame, &mut statements).and_then(|text| spring(control, &text)) {
             if trap.0.fate == Fate::StrayRequest {
                 link.hung_up.cancel();
+            }
+            if matches!(trap.0.fate, Fate::StrayRequest | Fate::HoldRequest) {
                 trap.0.let_go.cancelled().await;
             }
             *lock(&link.awaited) = Some(trap);
@@ -204,7 +206,7 @@ async fn write_replies(mut frames: Frames, to: Writer, control: &Control, link: 
             *lock(&link.awaited) = None;
             trap.0.stage.send_replace(Stage::Answered);
             match trap.0.fate {
-                Fate::StrayRequest => {}
+                Fate::StrayRequest | Fate::HoldRequest => {}
                 Fate::HoldReply => trap.0.let_go.cancelled().await,
                 Fate::LoseReply => deaf = true,
                 Fate::CutReply => return Err(io::ErrorKind::ConnectionAborted.into()),

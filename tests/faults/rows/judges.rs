@@ -137,6 +137,16 @@ pub(crate) async fn the_proxy_does_what_it_is_told(case: &mut Case) {
     assert_eq!(told().await, ["cut", "lost", "stray"], "what was sent arrives, though nobody waits for it");
 
     let client = through(&proxy, case).await;
+    let trap = proxy.trap("into told", Fate::HoldRequest);
+    let kept = tokio::spawn(async move { client.execute(TELL, &[&"kept"]).await });
+    trap.sprung().await;
+    assert_eq!(told().await, ["cut", "lost", "stray"], "what is held does not arrive");
+    assert!(!kept.is_finished(), "and its client waits");
+    trap.let_go();
+    assert_eq!(kept.await.unwrap().unwrap(), 1);
+    case.sql.batch_execute("delete from told where word = 'kept'").await.unwrap();
+
+    let client = through(&proxy, case).await;
     let trap = proxy.trap("into told", Fate::HoldReply);
     let late = tokio::spawn(async move { client.execute(TELL, &[&"held"]).await.map(|_| client) });
     trap.answered().await;

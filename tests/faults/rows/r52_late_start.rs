@@ -37,9 +37,12 @@ pub(crate) async fn a_claim_that_comes_after_it_was_given_up(case: &mut Case) {
     let claims = proxy.trap_each(CLAIM, Fate::StrayRequest);
     claims.sprung().await;
     let job = case.enqueue("quick").await;
-    // They arrive, and the first of them gets the job, of which nobody at the replica knows.
+    // They arrive, and the first of them gets the job, of which nobody at the replica knows: a claim that is made only now
+    // does not overtake them.
+    let later = proxy.trap_each(CLAIM, Fate::HoldRequest);
     claims.let_go();
     claims.answered().await;
+    later.let_go();
     case.until(job, "succeeded", BOUND).await;
     ran_once(case, job, "interrupted").await;
 }
