@@ -813,6 +813,10 @@ function orch.drop_limit(name text)
 function orch.enqueue(agent text, payload jsonb DEFAULT '{}'::jsonb, project text DEFAULT 'default'::text, priority integer DEFAULT 0, run_at timestamp with time zone DEFAULT now(), gate text DEFAULT NULL::text, limits text[] DEFAULT NULL::text[], labels jsonb DEFAULT NULL::jsonb, require jsonb DEFAULT NULL::jsonb, dedupe_key text DEFAULT NULL::text, on_conflict text DEFAULT NULL::text, after bigint[] DEFAULT NULL::bigint[], max_attempts integer DEFAULT NULL::integer, timeout interval DEFAULT NULL::interval)
     returns bigint;
 
+-- Enqueues a job that wishes for more than most, for orch.enqueue.
+function orch.enqueue_at_length(agent text, payload jsonb, project text, priority integer, run_at timestamp with time zone, gate text, limits text[], labels jsonb, require jsonb, dedupe_key text, on_conflict text, after bigint[], max_attempts integer, timeout interval)
+    returns bigint;
+
 -- Enqueues an array of jobs, all or nothing; returns their numbers in order.
 function orch.enqueue_many(wishes jsonb)
     returns SETOF bigint;
@@ -1056,6 +1060,10 @@ function orch.pause_schedule(name text)
 -- Where a job stands among those of its project: the earlier first, then the smaller id.
 function orch.place_of(priority smallint, run_at timestamp with time zone)
     returns timestamp with time zone;
+
+-- Refuses a job that is not well formed, and says what is not, for guard_format.
+function orch.refuse_malformed(job orch.jobs)
+    returns void;
 
 -- Lets a held job go; it is due at its run_at. What led to the hold is counted anew.
 function orch.release(job_id bigint)

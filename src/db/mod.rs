@@ -40,7 +40,7 @@ use std::time::Duration;
 pub use connect::{Server, place};
 use deadpool::{
     Runtime,
-    managed::{Object, Pool},
+    managed::{Object, Pool, QueueMode},
 };
 pub use error::{Error, REFUSAL_CLASS};
 pub use lineage::Witness;
@@ -88,6 +88,8 @@ impl Db {
     fn build(server: Server, size: usize, prepared: bool, witness: Option<Witness>) -> Result<Self> {
         let pool = Pool::builder(Manager { server, witness: witness.clone() })
             .max_size(size)
+            // The one that was used last has what a statement needs at hand; a server process that slept has to find it again.
+            .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| Error::Unavailable(error.to_string()))?;

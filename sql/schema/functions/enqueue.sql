@@ -24,6 +24,54 @@ create or replace function orch.enqueue(
     timeout interval default null
 ) returns bigint
 language plpgsql
+as $$
+#variable_conflict use_variable
+declare
+    job_id bigint;
+    woken integer;
+begin
+    -- Most wishes are no more than this. What is not, or looks as if it were no job, goes the long way, which has the words. No
+    -- search_path of its own up to there: setting one takes as long as the rest, and what is called is named in full.
+    if pg_catalog.num_nonnulls(gate, limits, labels, require, dedupe_key, on_conflict, after, max_attempts, timeout) = 0
+       and priority between -32768 and 32767
+       and run_at between timestamptz '1970-01-01 00:00:00+00' and timestamptz '9998-12-31 00:00:00+00'
+       and pg_catalog.pg_column_size(payload) <= 16777216
+       and pg_catalog.length(agent) <= 100 and pg_catalog.length(project) <= 100
+       and (agent || '/' || project) ~ '^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$' then
+        -- The gate as orch.gate_of says it, without the call.
+        insert into orch.jobs as j (agent, payload, project, priority, run_at, gate)
+        values (agent, payload, project, priority, run_at,
+                (select 'project:' || p.name from orch.projects p where p.name = project and p.serial))
+        returning j.id into job_id;
+        if run_at <= pg_catalog.now() then
+            woken := orch.wake(agent);
+        end if;
+        return job_id;
+    end if;
+    return orch.enqueue_at_length(agent, payload, project, priority, run_at, gate, limits, labels, require, dedupe_key,
+                                  on_conflict, after, max_attempts, timeout);
+end
+$$;
+comment on function orch.enqueue is 'Enqueues one job in the caller''s own transaction and returns its number.';
+
+-- The same for any wish, with a word for each that cannot be had. Called by orch.enqueue alone.
+create or replace function orch.enqueue_at_length(
+    agent text,
+    payload jsonb,
+    project text,
+    priority integer,
+    run_at timestamptz,
+    gate text,
+    limits text[],
+    labels jsonb,
+    require jsonb,
+    dedupe_key text,
+    on_conflict text,
+    after bigint[],
+    max_attempts integer,
+    timeout interval
+) returns bigint
+language plpgsql
 set search_path = pg_catalog, orch
 as $$
 #variable_conflict use_variable
@@ -33,37 +81,14 @@ declare
     fault record;
     waits bigint[];
     woken integer;
-    usual boolean;
 begin
-    -- Most wishes are no more than this. What is not, or looks as if it were no job, goes the long way, which has the words.
-    usual := num_nonnulls(gate, limits, labels, require, on_conflict, after, max_attempts, timeout) = 0
-        and priority between -32768 and 32767
-        and run_at between timestamptz '1970-01-01 00:00:00+00' and timestamptz '9998-12-31 00:00:00+00'
-        and pg_column_size(payload) <= 16777216
-        and length(agent) <= 100 and length(project) <= 100
-        and concat(agent, '/', project) ~ '^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$'
-        and (dedupe_key is null or octet_length(dedupe_key) between 1 and 500);
-    if usual and dedupe_key is null then
-        -- The gate as orch.gate_of says it, without the call.
-        insert into orch.jobs as j (agent, payload, project, priority, run_at, gate)
-        values (agent, payload, project, priority, run_at,
-                (select 'project:' || p.name from orch.projects p where p.name = project and p.serial))
-        returning j.id into job_id;
-        if run_at <= now() then
-            woken := orch.wake(agent);
-        end if;
-        return job_id;
+    if limits <> '{}' then
+        perform orch.keep_limits(limits);
     end if;
-
-    if usual is not true then
-        if limits <> '{}' then
-            perform orch.keep_limits(limits);
-        end if;
-        fault := orch.fault_of_wish(agent, payload, project, priority, run_at, gate, limits, labels, require, dedupe_key,
-                                    on_conflict, after, max_attempts, timeout);
-        if fault.code is not null then
-            raise exception 'enqueue: %', fault.complaint using errcode = fault.code, hint = 'nothing was enqueued';
-        end if;
+    fault := orch.fault_of_wish(agent, payload, project, priority, run_at, gate, limits, labels, require, dedupe_key,
+                                on_conflict, after, max_attempts, timeout);
+    if fault.code is not null then
+        raise exception 'enqueue: %', fault.complaint using errcode = fault.code, hint = 'nothing was enqueued';
     end if;
     project := coalesce(project, 'default');
     if after <> '{}' then
@@ -108,11 +133,11 @@ begin
                                   then 'the payload of a running job is not replaced: wait for its end, or cancel it'
                                   else 'wait for it, cancel it, or leave on_conflict out to get its number' end;
         elsif on_conflict = 'replace' then
-            update orch.jobs j set payload = coalesce(enqueue.payload, '{}') where j.id = job_id;
+            update orch.jobs j set payload = coalesce(enqueue_at_length.payload, '{}') where j.id = job_id;
         end if;
         exit;
     end loop;
     return job_id;
 end
 $$;
-comment on function orch.enqueue is 'Enqueues one job in the caller''s own transaction and returns its number.';
+comment on function orch.enqueue_at_length is 'Enqueues a job that wishes for more than most, for orch.enqueue.';
