@@ -207,7 +207,8 @@ pub(super) async fn tick(boot: &Arc<Boot>, memory: &mut Memory, patience: Durati
         return Ok(Ticked::NotNow);
     }
     let wanted = slots.len();
-    let run_ids: Vec<RunId> = (0..wanted).map(|_| RunId::new()).collect();
+    let mut spares = boot.spares.lend(wanted);
+    let run_ids: Vec<RunId> = spares.names().chain(std::iter::repeat_with(RunId::new)).take(wanted).collect();
     boot.local().claiming(&run_ids);
     // After the names are known: who stops the claiming then waits for what these may still bring.
     if boot.claiming_ends().is_cancelled() {
@@ -240,8 +241,10 @@ pub(super) async fn tick(boot: &Arc<Boot>, memory: &mut Memory, patience: Durati
     for (job, slot) in claim.jobs.into_iter().zip(slots.drain(..)) {
         debug!(job_id = %job.owned.job_id(), run_id = %job.owned.run_id(), attempt = job.attempt, "claimed");
         let orders = boot.local().begin(job.owned.run_id(), job.owned.job_id());
-        tokio::spawn(launch::run(boot.clone(), job, orders, slot));
+        let spare = spares.take(job.owned.run_id());
+        tokio::spawn(launch::run(boot.clone(), job, orders, slot, spare));
     }
+    spares.give_back();
     boot.local().claimed(&run_ids);
     Ok(ticked)
 }

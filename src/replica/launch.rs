@@ -21,13 +21,19 @@ use crate::{
 };
 
 /// Looks after a claimed run until it is answered for.
-pub(super) async fn run(boot: Arc<Boot>, claimed: Claimed, orders: watch::Receiver<Option<Order>>, slot: Slot) {
+pub(super) async fn run(
+    boot: Arc<Boot>,
+    claimed: Claimed,
+    orders: watch::Receiver<Option<Order>>,
+    slot: Slot,
+    spare: Option<Spare>,
+) {
     let run_id = claimed.owned.run_id();
     let dir = RunDir::new(&boot.settings().state_dir, run_id);
     match boot.executor() {
         Executor::Processes => {
             ship::begin(&boot, run_id);
-            let (ending, handle) = execute(&boot, &claimed, &dir, orders).await;
+            let (ending, handle) = execute(&boot, &claimed, &dir, orders, spare).await;
             finish(&boot, claimed.owned, ending, handle, dir).await;
         }
         Executor::Nothing => {
@@ -64,6 +70,7 @@ async fn execute(
     claimed: &Claimed,
     dir: &RunDir,
     mut orders: watch::Receiver<Option<Order>>,
+    spare: Option<Spare>,
 ) -> (Ending, Option<RunHandle>) {
     let catalogue = boot.agents();
     let Some(agent) = catalogue.get(&claimed.agent) else {
@@ -75,7 +82,7 @@ async fn execute(
         Err(error) => return (Ending::bare(Outcome::SpawnFailed, ClosedBy::Owner, error), None),
     };
     let prepared = {
-        let (dir, payload, orders, spare) = (dir.clone(), claimed.payload.clone(), orders.clone(), boot.spares.take());
+        let (dir, payload, orders) = (dir.clone(), claimed.payload.clone(), orders.clone());
         blocking(move || prepare(&dir, &spec, payload.as_bytes(), &orders, spare)).await
     };
     let launched = match prepared {

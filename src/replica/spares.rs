@@ -1,8 +1,8 @@
 //! The loop that has shims forked ahead: a run that finds one begins a millisecond sooner than one whose directory is made and
 //! whose shim is forked for it.
 //!
-//! Only a matter of speed: whatever fails here, the run is started without. A spare shim knows no run and holds no lock, and
-//! goes when this process does.
+//! Only a matter of speed: whatever fails here, the run is started without. A spare shim has the name of a run that a claim
+//! may open, holds no lock, and goes when this process does.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -13,9 +13,12 @@ use tokio::{sync::Notify, time::sleep};
 use tracing::debug;
 
 use super::{Boot, Executor, launch};
-use crate::shim::{
-    client::WaitingShim,
-    protocol::{RunDir, SpareDir, Spec},
+use crate::{
+    model::RunId,
+    shim::{
+        client::WaitingShim,
+        protocol::{RunDir, SpareDir, Spec},
+    },
 };
 
 /// How many wait. One would do for a job now and then; what comes in crowds is held up by other things.
@@ -32,28 +35,90 @@ pub(super) struct Spare {
     shim: WaitingShim,
 }
 
-/// Those that wait.
+/// Those that wait, and how many are lent.
 #[derive(Debug, Default)]
 pub(super) struct Spares {
-    waiting: Mutex<Vec<Spare>>,
-    taken: Notify,
+    inner: Mutex<Inner>,
+    missing: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    waiting: Vec<Spare>,
+    lent: usize,
+}
+
+impl Inner {
+    const fn count(&self) -> usize {
+        self.waiting.len() + self.lent
+    }
+}
+
+/// Those whose names a claim gives to the runs that it asks for. One that is not given back is gone, with its name: whatever
+/// became of the claim, no other may open that run.
+#[derive(Debug)]
+pub(super) struct Lent<'a> {
+    spares: &'a Spares,
+    count: usize,
+    left: Vec<Spare>,
 }
 
 impl Spares {
-    /// One that is ready, if there is one.
-    pub(super) fn take(&self) -> Option<Spare> {
-        loop {
-            let spare = self.lock().pop()?;
-            self.taken.notify_one();
-            if spare.shim.is_there() {
-                return Some(spare);
-            }
-            drop(spare.dir.remove());
-        }
+    /// At most so many, for one claim.
+    pub(super) fn lend(&self, at_most: usize) -> Lent<'_> {
+        let mut inner = self.lock();
+        let kept = inner.waiting.len().saturating_sub(at_most);
+        let taken = inner.waiting.split_off(kept);
+        let count = taken.len();
+        inner.lent += count;
+        drop(inner);
+        let (left, gone) = taken.into_iter().partition(|spare| spare.shim.is_there());
+        discard(gone);
+        Lent { spares: self, count, left }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Spare>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lent<'_> {
+    /// The runs that they may become.
+    pub(super) fn names(&self) -> impl Iterator<Item = RunId> {
+        self.left.iter().map(|spare| spare.dir.run_id())
+    }
+
+    /// The one of this run, if the run has its name.
+    pub(super) fn take(&mut self, run_id: RunId) -> Option<Spare> {
+        let place = self.left.iter().position(|spare| spare.dir.run_id() == run_id)?;
+        Some(self.left.swap_remove(place))
+    }
+
+    /// The claim was answered, and those that are left were not among the answer.
+    pub(super) fn give_back(mut self) {
+        self.spares.lock().waiting.append(&mut self.left);
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.spares.lock();
+        inner.lent -= self.count;
+        let count = inner.count();
+        drop(inner);
+        if count < SPARES {
+            self.spares.missing.notify_one();
+        }
+        discard(std::mem::take(&mut self.left));
+    }
+}
+
+/// Their shims go; so do their directories, in time.
+fn discard(spares: Vec<Spare>) {
+    if !spares.is_empty() {
+        // What cannot be removed now is removed by the next boot.
+        let remove = move || spares.iter().try_for_each(|spare| spare.dir.remove());
+        drop(tokio::task::spawn_blocking(remove));
     }
 }
 
@@ -75,7 +140,7 @@ pub(super) async fn run(boot: Arc<Boot>) -> &'static str {
         let next = async {
             match filled {
                 Ok(()) => {
-                    boot.spares.taken.notified().await;
+                    boot.spares.missing.notified().await;
                     sleep(PAUSE).await;
                 }
                 Err(error) => {
@@ -89,15 +154,15 @@ pub(super) async fn run(boot: Arc<Boot>) -> &'static str {
             () = boot.over() => break,
         }
     }
-    let left = std::mem::take(&mut *boot.spares.lock());
+    let left = std::mem::take(&mut boot.spares.lock().waiting);
     drop(launch::blocking(move || left.iter().try_for_each(|spare| spare.dir.remove())).await);
     "spares"
 }
 
 async fn fill(boot: &Boot, wanted: usize) -> anyhow::Result<()> {
-    while boot.spares.lock().len() < wanted {
+    while boot.spares.lock().count() < wanted {
         let spare = make(boot).await?;
-        boot.spares.lock().push(spare);
+        boot.spares.lock().waiting.push(spare);
     }
     Ok(())
 }

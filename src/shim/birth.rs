@@ -1,18 +1,19 @@
 //! The shim's end of the birth socket: how it hears whether its child became the program.
 //!
 //! Owns the meaning of what comes there. The child's end closes with the exec, so its end without a word is success; a
-//! word says what failed. From inside a namespace the child says hello first, and the kernel tells us its pid with it.
+//! word says what failed. From inside a namespace the child says hello first, and the kernel tells us its pid with it. A child
+//! that was forked ahead is told here what to become.
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
 };
 
 use nix::{
     errno::Errno,
     sys::socket::{
-        AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, UnixCredentials, recvmsg, send,
-        setsockopt, socketpair, sockopt::PassCred,
+        AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, UnixCredentials,
+        recvmsg, send, sendmsg, setsockopt, socketpair, sockopt::PassCred,
     },
     unistd::Pid,
 };
@@ -20,6 +21,7 @@ use nix::{
 use super::{
     protocol::SpawnError,
     start::{GO, HELLO},
+    sys,
 };
 
 /// The shim's end.
@@ -48,6 +50,14 @@ impl Birth {
     /// Lets the child go on.
     pub(super) fn go(&self) {
         let _child_is_gone = send(self.0.as_raw_fd(), GO, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT);
+    }
+
+    /// Tells a child that was forked ahead which program to become, with what it reads and the lease under which it starts.
+    pub(super) fn tell_program(&self, text: &[u8], stdin: BorrowedFd<'_>, lease: BorrowedFd<'_>) -> nix::Result<()> {
+        let passed = [stdin.as_raw_fd(), lease.as_raw_fd()];
+        let (parts, rights) = ([io::IoSlice::new(text)], [ControlMessage::ScmRights(&passed)]);
+        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+        sendmsg::<()>(self.0.as_raw_fd(), &parts, &rights, flags, None).map(drop)
     }
 
     /// The next piece of news, if there is one. Does not wait.
@@ -79,6 +89,24 @@ impl Birth {
             }))),
         }
     }
+}
+
+/// What [`Birth::tell_program`] tells, in the child: the length of the text, and the two descriptors. None: it is to become
+/// nothing.
+pub(super) fn hear_program(birth: &OwnedFd, text: &mut [u8]) -> Option<(usize, [OwnedFd; 2])> {
+    let mut rights = nix::cmsg_space!([RawFd; 2]);
+    let mut parts = [io::IoSliceMut::new(text)];
+    let message = loop {
+        match recvmsg::<UnixAddr>(birth.as_raw_fd(), &mut parts, Some(&mut rights), MsgFlags::MSG_CMSG_CLOEXEC) {
+            Err(Errno::EINTR) => {}
+            message => break message.ok()?,
+        }
+    };
+    let fds = message.cmsgs().ok()?.find_map(|control| match control {
+        ControlMessageOwned::ScmRights(fds) => <[RawFd; 2]>::try_from(fds).ok(),
+        _ => None,
+    })?;
+    Some((message.bytes, fds.map(sys::adopt)))
 }
 
 impl AsFd for Birth {

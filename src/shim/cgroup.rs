@@ -79,6 +79,16 @@ impl Home {
         })
     }
 
+    /// Removes the groups that are of no run and hold nothing: a shim that is killed before it has a run leaves one.
+    pub(super) fn tidy(&self, is_of_a_run: impl Fn(RunId) -> bool) {
+        for entry in fs::read_dir(&self.0).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            if name.is_some_and(|run_id| !is_of_a_run(run_id)) {
+                let _something_lives_in_it = fs::remove_dir(entry.path());
+            }
+        }
+    }
+
     /// Removes the place if no group is left in it.
     pub(super) fn leave(&self) {
         let _others_live_here = fs::remove_dir(&self.0).and_then(|()| self.0.parent().map_or(Ok(()), fs::remove_dir));
@@ -163,9 +173,24 @@ impl Group {
     }
 
     /// Sets a limit (`memory.max`, `pids.max`). `false`: its controller is not to be had here.
-    pub(super) fn limit(&self, file: &str, value: u64) -> bool {
+    fn limit(&self, file: &str, value: u64) -> bool {
         let path = self.0.join(file);
         path.exists() && fs::write(path, value.to_string()).is_ok()
+    }
+
+    /// [`Self::limit`] for memory.
+    pub(super) fn limit_memory(&self, max: u64) -> bool {
+        let limited = self.limit("memory.max", max);
+        // Swapping instead would be a limit in name only.
+        if limited {
+            self.limit("memory.swap.max", 0);
+        }
+        limited
+    }
+
+    /// [`Self::limit`] for processes.
+    pub(super) fn limit_pids(&self, max: u64) -> bool {
+        self.limit("pids.max", max)
     }
 
     /// `cgroup.events`: readable now, and polled as priority data when it changes.

@@ -35,12 +35,13 @@ use super::{
     lease::Lease,
     note::Note,
     peers::Peers,
-    protocol::{Exit, Report, Request, RunDir, SpawnError},
-    rundir::{EXIT_TEMPORARY, LOCK, SPEC, SpecFile, VOID},
+    protocol::{Exit, Report, Request, RunDir, SpawnError, Stdin},
+    rundir::{EXIT_TEMPORARY, LOCK, PAYLOAD, SPEC, SpecFile, VOID},
     spare::Birthplace,
     spawner::Inheritance,
     start::{Program, failure, look_at_lease},
     tend,
+    unborn::Unborn,
 };
 use crate::{
     failpoint::{self, Point},
@@ -60,12 +61,27 @@ pub(super) struct Held {
     pub(super) directory: OwnedFd,
     pub(super) lock: File,
     pub(super) file: SpecFile,
+    /// As it stood in `spec.json`.
+    pub(super) text: Vec<u8>,
+}
+
+impl Held {
+    /// What the program reads.
+    pub(super) fn input(&self) -> io::Result<OwnedFd> {
+        match self.file.spec.stdin {
+            Stdin::Payload => Ok(openat(&self.directory, PAYLOAD, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?),
+            Stdin::Null => Ok(OwnedFd::from(OpenOptions::new().read(true).open("/dev/null")?)),
+        }
+    }
 }
 
 /// What is done ahead of a run by a shim that has the time.
 #[derive(Debug)]
 struct Ahead {
+    /// The program's process, where it could be forked.
+    unborn: Option<Unborn>,
     directory: OwnedFd,
+    lock: File,
     end: ExitFile,
 }
 
@@ -80,14 +96,22 @@ pub(super) fn run(inheritance: &Inheritance, birthplace: Birthplace, channel: Un
     let signals = subreaper.and_then(|()| listen_to_signals());
     let ahead = match birthplace {
         Birthplace::Run(_) => None,
-        Birthplace::Spare(_) => Ahead::prepare(&inheritance.state_dir, &birthplace.path(&inheritance.state_dir)),
+        Birthplace::Spare(_) => Ahead::prepare(inheritance, birthplace),
     };
-    let Some(run_id) = wait_for_the_word(&mut peers, signals.as_ref().ok()) else { return 0 };
+    let run_id = birthplace.run_id();
+    if wait_for_the_word(&mut peers, signals.as_ref().ok()) != Some(run_id) {
+        drop(ahead);
+        if let Ok(home) = &inheritance.home {
+            home.leave();
+        }
+        return 0;
+    }
     peers.greet(&Report::Hello { version: env!("CARGO_PKG_VERSION").to_owned(), run_id });
     let nothing = |error| Exit { never_started: Some(error), ..Exit::new(run_id) };
     let dir = RunDir::new(&inheritance.state_dir, run_id);
-    let (directory, reserved) = ahead.map(|Ahead { directory, end }| (directory, end)).unzip();
-    let taken = signals.and_then(|signals| Ok((take(dir, directory)?, signals)));
+    let (unborn, opened, reserved) =
+        ahead.map_or((None, None, None), |ahead| (ahead.unborn, Some((ahead.directory, ahead.lock)), Some(ahead.end)));
+    let taken = signals.and_then(|signals| Ok((take(dir, opened)?, signals)));
     let (held, signals) = match taken {
         Ok((Some(held), signals)) => (held, signals),
         Ok((None, _)) => {
@@ -102,7 +126,7 @@ pub(super) fn run(inheritance: &Inheritance, birthplace: Birthplace, channel: Un
     match reserved.map_or_else(|| ExitFile::reserve(&held.directory), Ok) {
         Ok(mut file) => {
             let exit = open_lease(&held, inheritance)
-                .and_then(|lease| tend::tend(&held, lease, inheritance, &mut peers, &signals))
+                .and_then(|lease| tend::tend(&held, lease, inheritance, &mut peers, &signals, unborn))
                 .unwrap_or_else(nothing);
             failpoint::hit(Point::ChildEnded);
             let published = file.publish(&held.directory, &exit);
@@ -122,11 +146,15 @@ pub(super) fn run(inheritance: &Inheritance, birthplace: Birthplace, channel: Un
 
 impl Ahead {
     /// None, if only because it already became a run's directory: then all is done when the word comes.
-    fn prepare(state_dir: &Path, path: &Path) -> Option<Self> {
-        Program::rehearse(state_dir);
-        let directory = open_directory(path).ok()?;
+    fn prepare(inheritance: &Inheritance, birthplace: Birthplace) -> Option<Self> {
+        Program::rehearse(&inheritance.state_dir);
+        let unborn = Unborn::fork(inheritance, birthplace.run_id());
+        let directory = open_directory(&birthplace.path(&inheritance.state_dir)).ok()?;
+        let lock = open_lock(&directory).ok()?;
+        // As after the word, when it counts.
+        let _ = (may_start(&directory, &lock), read_spec(&directory));
         let end = ExitFile::reserve(&directory).ok()?;
-        Some(Self { directory, end })
+        Some(Self { unborn, directory, lock, end })
     }
 }
 
@@ -150,7 +178,8 @@ fn wait_for_the_word(peers: &mut Peers, signals: Option<&SignalFd>) -> Option<Ru
             peers.put_off(requests);
             return Some(run_id);
         }
-        // It has no child as yet, so each of them means that it is to end.
+        // The only child that it can have by now is the one that waits to become the program, without which it is of no use:
+        // each of them means that it is to end.
         if signals.is_some_and(|signals| !matches!(signals.read_signal(), Ok(None))) {
             return None;
         }
@@ -158,31 +187,46 @@ fn wait_for_the_word(peers: &mut Peers, signals: Option<&SignalFd>) -> Option<Ru
     None
 }
 
-/// Takes the lock and looks whether the run may start. `None`: it may not, ever.
-fn take(dir: RunDir, directory: Option<OwnedFd>) -> Result<Option<Held>, SpawnError> {
-    let directory = match directory.map_or_else(|| open_directory(dir.path()), Ok) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        directory => directory.map_err(|error| failure("open the run's directory", error))?,
-    };
+fn open_lock(directory: &OwnedFd) -> nix::Result<File> {
     let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    let lock = match openat(&directory, LOCK, flags, Mode::S_IRUSR | Mode::S_IWUSR) {
-        // The directory was removed meanwhile.
-        Err(Errno::ENOENT) => return Ok(None),
-        lock => File::from(lock.map_err(|error| failure("open the run's lock", error))?),
+    openat(directory, LOCK, flags, Mode::S_IRUSR | Mode::S_IWUSR).map(File::from)
+}
+
+/// What stands in `spec.json`.
+fn read_spec(directory: &OwnedFd) -> io::Result<(SpecFile, Vec<u8>)> {
+    let mut text = Vec::new();
+    let file = openat(directory, SPEC, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    File::from(file).read_to_end(&mut text)?;
+    Ok((serde_json::from_slice(&text)?, text))
+}
+
+/// Takes the lock and looks whether the run may start. `None`: it may not, ever.
+fn take(dir: RunDir, opened: Option<(OwnedFd, File)>) -> Result<Option<Held>, SpawnError> {
+    let (directory, lock) = if let Some(opened) = opened {
+        opened
+    } else {
+        let directory = match open_directory(dir.path()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            directory => directory.map_err(|error| failure("open the run's directory", error))?,
+        };
+        let lock = match open_lock(&directory) {
+            // The directory was removed meanwhile.
+            Err(Errno::ENOENT) => return Ok(None),
+            lock => lock.map_err(|error| failure("open the run's lock", error))?,
+        };
+        (directory, lock)
     };
     lock_within(&lock, LOCK_WAIT)?;
     if !may_start(&directory, &lock).map_err(|error| failure("look whether the run may start", error))? {
         return Ok(None);
     }
-    let mut text = Vec::new();
-    match openat(&directory, SPEC, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()) {
-        Err(Errno::ENOENT) => return Ok(None),
-        file => file.map_err(io::Error::from).and_then(|file| File::from(file).read_to_end(&mut text)),
+    match read_spec(&directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        spec => {
+            let (file, text) = spec.map_err(|error| failure("read the run's spec", error))?;
+            Ok(Some(Held { dir, directory, lock, file, text }))
+        }
     }
-    .map_err(|error| failure("read the run's spec", error))?;
-    let file = serde_json::from_slice(&text)
-        .map_err(|error| SpawnError { temporary: false, message: format!("read the run's spec: {error}") })?;
-    Ok(Some(Held { dir, directory, lock, file }))
 }
 
 /// The lease under which the run may start: of the replica that claimed it, in this boot of the machine, and long enough.

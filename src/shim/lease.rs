@@ -8,7 +8,7 @@ use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io,
     os::{
-        fd::{AsFd as _, BorrowedFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _},
     },
     path::{Path, PathBuf},
@@ -149,6 +149,12 @@ impl Lease {
     /// The file, for one who looks at its deadline once more.
     pub(super) fn file(&self) -> io::Result<OwnedFd> {
         self.file.as_fd().try_clone_to_owned()
+    }
+}
+
+impl AsFd for Lease {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 

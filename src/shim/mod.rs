@@ -13,6 +13,7 @@
 //! | `lease` | until when a replica's runs are its own: written by it, read by its shims |
 //! | `hold`, `tend`, `ending` | the shim: its lock, its loop, the order of its end |
 //! | `start`, `birth` | the job's first steps, and how the shim hears of them |
+//! | `unborn` | the job's process before it is told which program to become |
 //! | `peers`, `clock` | who speaks with a shim; its clock |
 //! | `tree`, `cgroup`, `pidns`, `process` | the three containments and what they stand on |
 //! | `sweep`, `survey` | what a dead shim left; which containments can be had |
@@ -48,6 +49,7 @@ mod sweep;
 mod sys;
 mod tend;
 mod tree;
+mod unborn;
 mod wire;
 
 use std::{

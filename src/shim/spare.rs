@@ -1,7 +1,7 @@
 //! Where a shim is born: in the directory of its run, or in a spare one, forked ahead of any run.
 //!
-//! Owns `<state_dir>/spares/`. What stands there is of no run, and worth nothing to anybody but the boot that made it. It
-//! becomes a run's directory whole, by its name: nobody ever sees half of one.
+//! Owns `<state_dir>/spares/`. What stands there has the name of a run that may come to be, is of none, and worth nothing to
+//! anybody but the boot that made it. It becomes that run's directory whole: nobody ever sees half of one.
 
 use std::{
     fs::{self, DirBuilder},
@@ -11,7 +11,6 @@ use std::{
 };
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-use uuid::Uuid;
 
 use super::{
     protocol::{RunDir, Spec},
@@ -27,8 +26,8 @@ const RUNS: &str = "runs";
 pub(super) enum Birthplace {
     /// Of the run that it is forked for.
     Run(RunId),
-    /// Of none as yet.
-    Spare(Uuid),
+    /// Of none as yet: of the run with this name, should a claim open it.
+    Spare(RunId),
 }
 
 impl Birthplace {
@@ -36,7 +35,14 @@ impl Birthplace {
     pub(super) fn request(self) -> String {
         match self {
             Self::Run(run_id) => format!("{RUNS}/{run_id}"),
-            Self::Spare(name) => format!("{SPARES}/{name}"),
+            Self::Spare(run_id) => format!("{SPARES}/{run_id}"),
+        }
+    }
+
+    /// The run that is, or may be.
+    pub(super) const fn run_id(self) -> RunId {
+        match self {
+            Self::Run(run_id) | Self::Spare(run_id) => run_id,
         }
     }
 
@@ -44,7 +50,7 @@ impl Birthplace {
     pub(super) fn read(request: &str) -> Option<Self> {
         match request.split_once('/')? {
             (RUNS, run_id) => run_id.parse().ok().map(Self::Run),
-            (SPARES, name) => name.parse().ok().map(Self::Spare),
+            (SPARES, run_id) => run_id.parse().ok().map(Self::Spare),
             _ => None,
         }
     }
@@ -59,37 +65,52 @@ impl Birthplace {
 #[derive(Debug)]
 pub struct SpareDir {
     path: PathBuf,
-    name: Uuid,
+    run_id: RunId,
 }
 
 impl SpareDir {
     /// Makes one. After an error nothing of it is left.
     pub fn make(state_dir: &Path) -> io::Result<Self> {
-        let name = Uuid::new_v4();
-        let path = Birthplace::Spare(name).path(state_dir);
+        let run_id = RunId::new();
+        let path = Birthplace::Spare(run_id).path(state_dir);
         DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
         // What can be made now need not be made when a run waits for it.
         let made = DirBuilder::new().mode(0o700).create(path.join(JOB));
         made.and_then(|()| [LOCK, PAYLOAD, SPEC].iter().try_for_each(|name| private_file(&path.join(name)).map(drop)))
             .inspect_err(|_| drop(fs::remove_dir_all(&path)))?;
-        Ok(Self { path, name })
+        Ok(Self { path, run_id })
+    }
+
+    /// The one run whose directory it may become.
+    #[must_use]
+    pub const fn run_id(&self) -> RunId {
+        self.run_id
     }
 
     /// How its shim is asked for.
     pub(super) const fn birthplace(&self) -> Birthplace {
-        Birthplace::Spare(self.name)
+        Birthplace::Spare(self.run_id)
     }
 
-    /// Makes it the directory of this run, with everything that a shim needs. An error of kind `AlreadyExists`: the run
+    /// Makes it the directory of its run, with everything that a shim needs. An error of kind `AlreadyExists`: the run
     /// has one, for example because it was given up; that one stands, and after any error this one does not.
     pub fn become_run(&self, run: &RunDir, spec: &Spec, payload: &[u8]) -> io::Result<()> {
-        make_parent(run.path())
-            .and_then(|()| fill(&self.path, spec, payload))
-            .and_then(|()| {
-                let kept = RenameFlags::RENAME_NOREPLACE;
-                Ok(renameat2(AT_FDCWD, &self.path, AT_FDCWD, run.path(), kept)?)
+        if run.run_id() != self.run_id {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the directory is for another run"));
+        }
+        fill(&self.path, spec, payload)
+            .and_then(|()| match self.move_to(run) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    make_parent(run.path())?;
+                    self.move_to(run)
+                }
+                outcome => outcome,
             })
             .inspect_err(|_| drop(self.remove()))
+    }
+
+    fn move_to(&self, run: &RunDir) -> io::Result<()> {
+        Ok(renameat2(AT_FDCWD, &self.path, AT_FDCWD, run.path(), RenameFlags::RENAME_NOREPLACE)?)
     }
 
     /// Removes it. The shim in it goes by itself when its channel ends.
@@ -109,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_spawner_reads_what_it_is_told_and_nothing_else() {
-        for place in [Birthplace::Run(RunId::new()), Birthplace::Spare(Uuid::new_v4())] {
+        for place in [Birthplace::Run(RunId::new()), Birthplace::Spare(RunId::new())] {
             assert_eq!(Birthplace::read(&place.request()), Some(place));
         }
         for told in ["", "runs/", "runs/..", "spares/x", "leases/0199e0a1-7a7e-7000-8000-000000000000", "/etc"] {

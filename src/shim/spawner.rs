@@ -36,7 +36,7 @@ use super::{
     hold,
     note::pid_namespace,
     process,
-    protocol::{Exit, Report, SpawnError},
+    protocol::{Exit, Report, RunDir, SpawnError},
     spare::Birthplace,
     sys::{self, End},
     wire,
@@ -88,6 +88,9 @@ pub(super) fn run(state_dir: PathBuf, lock_wait: Duration) -> io::Result<()> {
     let signals = SignalFd::with_flags(&children, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
     let lock = take_lock(&state_dir.join("spawner.lock"), lock_wait)?;
     let (home, hierarchies) = (Home::find(&state_dir), Hierarchies::find(&state_dir));
+    if let Ok(home) = &home {
+        home.tidy(|run_id| RunDir::new(&state_dir, run_id).path().exists());
+    }
     let pid_namespace = pid_namespace()?;
     let inheritance = Inheritance { home, hierarchies, boot_id: boot_id(), pid_namespace, state_dir };
     let mut spawner = Spawner { socket, signals, inheritance, shims: HashSet::new(), reap_again: false, _lock: lock };

@@ -6,7 +6,8 @@
 use std::{
     convert::Infallible,
     ffi::CString,
-    fs, io,
+    fs::{self, File},
+    io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
     path::{Path, PathBuf},
     time::Duration,
@@ -14,6 +15,7 @@ use std::{
 
 use nix::{
     errno::Errno,
+    fcntl::{FcntlArg, OFlag, fcntl},
     sys::{
         prctl,
         resource::{Resource, getrlimit, setrlimit},
@@ -21,7 +23,7 @@ use nix::{
         socket::{MsgFlags, recv, send},
         stat::{Mode, umask},
     },
-    unistd::{AccessFlags, Gid, Pid, Uid, access, chdir, getppid, setgroups, setpgid, setresgid, setresuid},
+    unistd::{AccessFlags, Gid, Pid, Uid, access, chdir, getppid, pipe2, setgroups, setpgid, setresgid, setresuid},
 };
 
 use super::{
@@ -99,8 +101,16 @@ pub(super) fn failure(what: impl std::fmt::Display, error: impl Into<io::Error>)
     SpawnError { temporary, message: format!("{what}: {error}") }
 }
 
-fn refusal(message: String) -> SpawnError {
+/// What would be the same next time.
+pub(super) const fn refusal(message: String) -> SpawnError {
     SpawnError { temporary: false, message }
+}
+
+/// The pipe for the program's output: the shim's end, which never waits, and the program's.
+pub(super) fn output_pipe() -> io::Result<(File, OwnedFd)> {
+    let (output, theirs) = pipe2(OFlag::O_CLOEXEC)?;
+    fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok((File::from(output), theirs))
 }
 
 /// Refuses, for now, a start with less than twice `kill_grace` of the lease left: its end could come before the tree's.

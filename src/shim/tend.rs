@@ -6,18 +6,17 @@
 
 use std::{
     collections::HashSet,
-    fs::{File, OpenOptions},
+    fs::File,
     io::{self, Read},
-    os::fd::{AsFd, OwnedFd},
+    os::fd::AsFd,
     time::Duration,
 };
 
 use nix::{
     errno::Errno,
-    fcntl::{FcntlArg, OFlag, fcntl, openat},
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::{signal::Signal, signalfd::SignalFd, stat::Mode},
-    unistd::{Pid, UnlinkatFlags, pipe2, unlinkat},
+    sys::{signal::Signal, signalfd::SignalFd},
+    unistd::{Pid, UnlinkatFlags, unlinkat},
 };
 
 use super::{
@@ -28,14 +27,15 @@ use super::{
     lease::Lease,
     peers::{PEERS_MAX, Peers},
     process,
-    protocol::{Cause, Exit, Reason, Report, Request, SpawnError, Started, Stdin},
+    protocol::{Cause, Exit, Reason, Report, Request, SpawnError, Started},
     redact::Redactor,
-    rundir::{PAYLOAD, SPEC},
+    rundir::SPEC,
     spawner::Inheritance,
     spool::Spool,
-    start::{Program, Streams, failure},
+    start::{Program, Streams, failure, output_pipe},
     sys::{self, End},
-    tree::{self, Known, Tree},
+    tree::{self, Known, Planted, Tree},
+    unborn::Unborn,
 };
 use crate::model::fence::{self, Stage};
 
@@ -46,6 +46,11 @@ const READ_BOUND: usize = 16;
 const PIECE: usize = 16 * 1024;
 /// From one report of the output's growth to the next.
 const REPORT_EVERY: Duration = Duration::from_millis(500);
+/// From the start until a successor can reach us, unless the replica is gone before: what is over by then needs no socket, and
+/// a program that begins does not share the machine with the making of one.
+const LISTEN_AFTER: Duration = Duration::from_millis(50);
+/// Where it could not be made, for want of room or of descriptors.
+const LISTEN_AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// Where the poll's own timer is all there is.
 const WITHOUT_ALARM: Duration = Duration::from_millis(100);
 /// Descriptors to poll: signals, alarm, birth, output, the tree, who knocks, and whoever is there.
@@ -83,6 +88,8 @@ struct Run<'a> {
     /// How much output was reported, and when more may be.
     reported: u64,
     report_at: Duration,
+    /// When the socket is to be made, if it was not.
+    listen_at: Option<Duration>,
     stage: Stage,
     /// When something is due, if nothing happens before.
     due_at: Duration,
@@ -102,17 +109,13 @@ pub(super) fn tend(
     inheritance: &Inheritance,
     peers: &mut Peers,
     signals: &SignalFd,
+    unborn: Option<Unborn>,
 ) -> Result<Exit, SpawnError> {
     let spec = &held.file.spec;
-    let program = Program::prepare(&held.file, &held.dir)?;
     let alarm = Alarm::new().map_err(|error| failure("make a timer", error))?;
-    let (output, streams, birth) = connect(held, &lease).map_err(|error| failure("connect the program", error))?;
     let run = held.directory.try_clone().map_err(|error| failure("open the run's directory", error))?;
-    let planted = tree::plant(spec, inheritance, &held.lock, program, &streams)?;
-    // Or the end of the program's last copy would not be seen.
-    drop(streams);
-    // While the program begins. Without it a successor cannot reach us; the run is none the worse for that.
-    drop(peers.listen(&held.directory));
+    let planted = unborn.and_then(|unborn| tree::plant_unborn(unborn, held, inheritance, &lease));
+    let (planted, output, birth) = planted.map_or_else(|| plant(held, inheritance, &lease), Ok)?;
     let mut run = Run {
         held,
         inheritance,
@@ -137,6 +140,7 @@ pub(super) fn tend(
         heard_at: Duration::ZERO,
         reported: 0,
         report_at: Duration::ZERO,
+        listen_at: Some(now().saturating_add(LISTEN_AFTER)),
         stage: Stage::Living,
         due_at: Duration::ZERO,
         is_followed: false,
@@ -157,16 +161,19 @@ pub(super) fn tend(
     Ok(run.finish())
 }
 
+/// Forks the program now.
+fn plant(held: &Held, inheritance: &Inheritance, lease: &Lease) -> Result<(Planted, File, Birth), SpawnError> {
+    let program = Program::prepare(&held.file, &held.dir)?;
+    let (output, streams, birth) = connect(held, lease).map_err(|error| failure("connect the program", error))?;
+    // The streams end here, or the end of the program's last copy would not be seen.
+    tree::plant(&held.file.spec, inheritance, &held.lock, program, &streams).map(|planted| (planted, output, birth))
+}
+
 /// Makes the output's pipe, opens the input and makes the birth socket.
 fn connect(held: &Held, lease: &Lease) -> io::Result<(File, Streams, Birth)> {
-    let (output, theirs) = pipe2(OFlag::O_CLOEXEC)?;
-    fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    let stdin = match held.file.spec.stdin {
-        Stdin::Payload => openat(&held.directory, PAYLOAD, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?,
-        Stdin::Null => OwnedFd::from(OpenOptions::new().read(true).open("/dev/null")?),
-    };
+    let (output, theirs) = output_pipe()?;
     let (birth, child) = Birth::pair()?;
-    Ok((File::from(output), Streams { stdin, output: theirs, birth: child, lease: lease.file()? }, birth))
+    Ok((output, Streams { stdin: held.input()?, output: theirs, birth: child, lease: lease.file()? }, birth))
 }
 
 impl Run<'_> {
@@ -185,6 +192,15 @@ impl Run<'_> {
         }
         self.keep_time();
         self.report_output();
+        self.listen();
+    }
+
+    /// Opens the socket when it is time. Without it a successor cannot reach us; the run is none the worse for that.
+    fn listen(&mut self) {
+        if self.listen_at.is_some_and(|at| at <= now() || self.peers.is_alone()) {
+            let made = self.peers.listen(&self.held.directory);
+            self.listen_at = made.is_err().then(|| now().saturating_add(LISTEN_AGAIN_AFTER));
+        }
     }
 
     /// Waits for as long as nothing is due, but never longer than until the lease is to be read again. How many
@@ -193,7 +209,7 @@ impl Run<'_> {
         // An idle run sets no timer for its output.
         let report_at = (self.spool.total() > self.reported).then_some(self.report_at);
         // It follows suspended time too, which the poll's own timer does not.
-        let is_set = self.alarm.set(report_at.into_iter().chain([self.due_at]).min()).is_ok();
+        let is_set = self.alarm.set(report_at.into_iter().chain(self.listen_at).chain([self.due_at]).min()).is_ok();
         let patience = match (self.reap_again, is_set) {
             (true, _) => Duration::ZERO,
             (false, true) => fence::look_every(self.grace),

@@ -14,8 +14,11 @@ use nix::{
 };
 
 use super::{
+    birth::Birth,
     bounds::{Bounds, Controller},
     cgroup::{Events, Group, Usage},
+    hold::Held,
+    lease::Lease,
     note::{Note, Place},
     pidns::Init,
     process::{self, Process},
@@ -23,6 +26,7 @@ use super::{
     spawner::Inheritance,
     start::{Program, Streams, failure},
     sys,
+    unborn::Unborn,
 };
 use crate::model::Containment;
 
@@ -117,12 +121,8 @@ impl Planting<'_> {
         let group = home
             .make_group(self.spec.run_id)
             .map_err(|error| Refusal::Unavailable(format!("make a cgroup: {error}")))?;
-        let memory = self.spec.memory_max.map(|max| group.limit("memory.max", max));
-        // Swapping instead would be a limit in name only.
-        if memory == Some(true) {
-            group.limit("memory.swap.max", 0);
-        }
-        let pids = self.spec.pids_max.map(|max| group.limit("pids.max", max));
+        let memory = self.spec.memory_max.map(|max| group.limit_memory(max));
+        let pids = self.spec.pids_max.map(|max| group.limit_pids(max));
         self.limit_without_controller(memory == Some(false), pids == Some(false));
         let planted = self.note(Containment::Cgroup, Some(group.path().to_owned()), None).and_then(|()| {
             let directory = File::open(group.path()).map_err(|error| refuse("open the cgroup", error))?;
@@ -160,11 +160,7 @@ impl Planting<'_> {
     }
 
     fn note(&self, containment: Containment, cgroup: Option<PathBuf>, init: Option<Known>) -> Result<(), Refusal> {
-        let boot_id = self.inheritance.boot_id.clone();
-        let note = Place::within(self.lock, self.inheritance.pid_namespace.clone())
-            .map(|place| Note { boot_id, containment, cgroup, init, place: Some(place) })
-            .and_then(|note| note.write(self.lock));
-        Ok(note.map_err(|error| failure("write the shim's note", error))?)
+        Ok(note(self.inheritance, self.lock, containment, cgroup, init)?)
     }
 
     /// Limits for which the run's own cgroup, if it has one, lacks the controller: from a v1 tree, else what the kernel holds
@@ -199,6 +195,41 @@ impl Planting<'_> {
             }
         }
     }
+}
+
+/// Says in the lock file what holds the tree.
+fn note(
+    inheritance: &Inheritance,
+    lock: &File,
+    containment: Containment,
+    cgroup: Option<PathBuf>,
+    init: Option<Known>,
+) -> Result<(), SpawnError> {
+    let boot_id = inheritance.boot_id.clone();
+    Place::within(lock, inheritance.pid_namespace.clone())
+        .map(|place| Note { boot_id, containment, cgroup, init, place: Some(place) })
+        .and_then(|note| note.write(lock))
+        .map_err(|error| failure("write the shim's note", error))
+}
+
+/// Has the process that was forked ahead become the program, if that is as the spec wants it held. None: it is gone, and
+/// nothing was started.
+pub(super) fn plant_unborn(
+    unborn: Unborn,
+    held: &Held,
+    inheritance: &Inheritance,
+    lease: &Lease,
+) -> Option<(Planted, File, Birth)> {
+    if !unborn.suits(&held.file.spec, &held.text) {
+        return None;
+    }
+    let cgroup = Some(unborn.waiting.group().path().to_owned());
+    note(inheritance, &held.lock, Containment::Cgroup, cgroup, None).ok()?;
+    unborn.birth.tell_program(&held.text, held.input().ok()?.as_fd(), lease.as_fd()).ok()?;
+    let Unborn { waiting, events, birth, output } = unborn;
+    let (pid, group) = waiting.born();
+    let tree = Tree::Cgroup { group, events };
+    Some((Planted { tree, main: Some(pid), bounds: Bounds::default(), remarks: Vec::new() }, output, birth))
 }
 
 /// Out of something is out of it in every containment; anything else may not be an obstacle to the next one.

@@ -13,8 +13,8 @@ use orch::shim::{
 };
 
 use super::stand::{
-    LONG, Stand, contained, containments, exe, far_lease, holder_of_lock, is_alive, kill, lock_is_free, processes_of,
-    sh, spec, stop, text_of,
+    LONG, Launched, Stand, contained, containments, exe, far_lease, holder_of_lock, is_alive, kill, lock_is_free,
+    processes_of, sh, spec, stop, text_of,
 };
 use crate::support::eventually;
 
@@ -214,6 +214,28 @@ async fn a_successor_reaches_a_live_shim_and_hears_all_of_it() {
     lock_is_free(&dir).await;
     assert_eq!(dir.read_exit().unwrap(), Some(*exit));
     assert!(attach(&dir).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_run_can_be_reached_soon_or_when_its_replica_goes_and_one_that_is_over_by_then_never_was() {
+    let stand = Stand::new().await;
+    let reached = async |dir: &RunDir| eventually("its shim to be reached", async || attach(dir).await.unwrap()).await;
+    // A busy machine may take longer over one.
+    eventually("a run to be over before it has a socket", async || {
+        let short = stand.launch(&spec(sh("exit 0"))).await;
+        let dir = short.dir.clone();
+        short.end().await;
+        (!dir.socket_path().exists()).then_some(())
+    })
+    .await;
+    // While its replica lives, as one that hands over does.
+    let mut held = stand.launch(&spec(sh("sleep 1000"))).await;
+    let started = held.handle.started().await.unwrap();
+    assert_eq!(reached(&held.dir).await.started().await.unwrap(), started);
+    // And when it goes, however soon, also before the program runs.
+    let Launched { dir, handle } = stand.launch(&spec(sh("sleep 1000"))).await;
+    drop(handle);
+    reached(&dir).await.started().await.unwrap();
 }
 
 #[tokio::test]

@@ -16,9 +16,9 @@ use serde_json::Value;
 use super::stand::{Stand, contained, containments, kill, sh, spec, stop};
 use crate::support::eventually;
 
-/// Hears all that a shim says, frame by frame, from the socket in the run's directory.
-fn reports(dir: &RunDir) -> impl Iterator<Item = Value> + use<> {
-    let mut stream = UnixStream::connect(dir.socket_path()).unwrap();
+/// Hears all that a shim says, frame by frame, from the socket in the run's directory, which is made after a moment.
+async fn reports(dir: &RunDir) -> impl Iterator<Item = Value> + use<> {
+    let mut stream = eventually("the socket", async || UnixStream::connect(dir.socket_path()).ok()).await;
     std::iter::from_fn(move || {
         let mut length = [0; 4];
         stream.read_exact(&mut length).ok()?;
@@ -39,12 +39,8 @@ async fn output_is_reported_twice_a_second_at_most_and_to_its_last_byte() {
     let mut launched = stand.launch(&spec).await;
     launched.handle.started().await.unwrap();
     let began = Instant::now();
-    let heard: Vec<Value> = tokio::task::spawn_blocking({
-        let dir = launched.dir.clone();
-        move || reports(&dir).collect()
-    })
-    .await
-    .unwrap();
+    let reports = reports(&launched.dir).await;
+    let heard: Vec<Value> = tokio::task::spawn_blocking(move || reports.collect()).await.unwrap();
     let half_seconds = began.elapsed().as_millis() / 500;
     let totals: Vec<u64> = heard.iter().filter_map(output).collect();
     assert!(totals.is_sorted_by(|one, next| one < next), "{totals:?}");
@@ -64,12 +60,8 @@ async fn the_handle_hears_the_last_growth_although_nothing_happens_after_it_and_
         ended = launched.handle.ended() => panic!("{ended:?}"),
         heard = bytes.wait_for(|bytes| *bytes == 2) => drop(heard.unwrap()),
     }
-    let words: Vec<Value> = tokio::task::spawn_blocking({
-        let dir = launched.dir.clone();
-        move || reports(&dir).take(3).collect()
-    })
-    .await
-    .unwrap();
+    let reports = reports(&launched.dir).await;
+    let words: Vec<Value> = tokio::task::spawn_blocking(move || reports.take(3).collect()).await.unwrap();
     let names = words.iter().map(|word| word.as_object().unwrap().keys().next().unwrap().as_str());
     assert_eq!(names.collect::<Vec<_>>(), ["hello", "started", "output"]);
     assert_eq!(output(&words[2]), Some(2));
