@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Notify, time::sleep};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
 use tracing::debug;
 
 use super::{Boot, Executor, launch};
@@ -25,6 +28,9 @@ use crate::{
 const SPARES: usize = 2;
 /// After one was used: the program that it starts is not to share the machine with the next fork.
 const PAUSE: Duration = Duration::from_millis(10);
+/// How often the oldest makes way for a new one: a process whose age is asked is to be hardly older than its run, and one that
+/// has died without a word is not to be counted on for long.
+const RENEW_EVERY: Duration = Duration::from_secs(30);
 /// After one could not be had.
 const TROUBLE: Duration = Duration::from_secs(10);
 
@@ -33,6 +39,7 @@ const TROUBLE: Duration = Duration::from_secs(10);
 pub(super) struct Spare {
     dir: SpareDir,
     shim: WaitingShim,
+    made_at: Instant,
 }
 
 /// Those that wait, and how many are lent.
@@ -46,6 +53,8 @@ pub(super) struct Spares {
 struct Inner {
     waiting: Vec<Spare>,
     lent: usize,
+    /// The boot is over: none waits any more.
+    closed: bool,
 }
 
 impl Inner {
@@ -77,6 +86,22 @@ impl Spares {
         Lent { spares: self, count, left }
     }
 
+    /// No more. Returns those that wait; one that is given back later goes at once.
+    fn close(&self) -> Vec<Spare> {
+        let mut inner = self.lock();
+        inner.closed = true;
+        std::mem::take(&mut inner.waiting)
+    }
+
+    /// Has the one go that has waited longest.
+    fn drop_oldest(&self) {
+        let mut inner = self.lock();
+        let waiting = &mut inner.waiting;
+        let oldest = (0..waiting.len()).min_by_key(|place| waiting[*place].made_at).map(|place| waiting.remove(place));
+        drop(inner);
+        discard(oldest.into_iter().collect());
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -96,7 +121,10 @@ impl Lent<'_> {
 
     /// The claim was answered, and those that are left were not among the answer.
     pub(super) fn give_back(mut self) {
-        self.spares.lock().waiting.append(&mut self.left);
+        let mut inner = self.spares.lock();
+        if !inner.closed {
+            inner.waiting.append(&mut self.left);
+        }
     }
 }
 
@@ -104,22 +132,31 @@ impl Drop for Lent<'_> {
     fn drop(&mut self) {
         let mut inner = self.spares.lock();
         inner.lent -= self.count;
-        let count = inner.count();
+        let (count, closed) = (inner.count(), inner.closed);
         drop(inner);
+        let left = std::mem::take(&mut self.left);
+        if closed {
+            // Nobody waits for what is done beside the loops any more.
+            drop(remove(&left));
+            return;
+        }
         if count < SPARES {
             self.spares.missing.notify_one();
         }
-        discard(std::mem::take(&mut self.left));
+        discard(left);
     }
 }
 
 /// Their shims go; so do their directories, in time.
 fn discard(spares: Vec<Spare>) {
     if !spares.is_empty() {
-        // What cannot be removed now is removed by the next boot.
-        let remove = move || spares.iter().try_for_each(|spare| spare.dir.remove());
-        drop(tokio::task::spawn_blocking(remove));
+        drop(tokio::task::spawn_blocking(move || remove(&spares)));
     }
+}
+
+/// What cannot be removed now is removed by the next boot.
+fn remove(spares: &[Spare]) -> std::io::Result<()> {
+    spares.iter().try_for_each(|spare| spare.dir.remove())
 }
 
 impl Spare {
@@ -140,8 +177,10 @@ pub(super) async fn run(boot: Arc<Boot>) -> &'static str {
         let next = async {
             match filled {
                 Ok(()) => {
-                    boot.spares.missing.notified().await;
-                    sleep(PAUSE).await;
+                    tokio::select! {
+                        () = boot.spares.missing.notified() => sleep(PAUSE).await,
+                        () = sleep(RENEW_EVERY) => boot.spares.drop_oldest(),
+                    }
                 }
                 Err(error) => {
                     debug!(%error, "no shim could be forked ahead");
@@ -154,8 +193,8 @@ pub(super) async fn run(boot: Arc<Boot>) -> &'static str {
             () = boot.over() => break,
         }
     }
-    let left = std::mem::take(&mut boot.spares.lock().waiting);
-    drop(launch::blocking(move || left.iter().try_for_each(|spare| spare.dir.remove())).await);
+    let left = boot.spares.close();
+    drop(launch::blocking(move || remove(&left)).await);
     "spares"
 }
 
@@ -171,7 +210,7 @@ async fn make(boot: &Boot) -> anyhow::Result<Spare> {
     let state_dir = boot.settings().state_dir.clone();
     let dir = launch::blocking(move || SpareDir::make(&state_dir)).await?;
     match boot.spawner().fork_ahead(&dir).await {
-        Ok(shim) => Ok(Spare { dir, shim }),
+        Ok(shim) => Ok(Spare { dir, shim, made_at: Instant::now() }),
         Err(error) => {
             drop(launch::blocking(move || dir.remove()).await);
             Err(error.into())

@@ -152,11 +152,15 @@ impl RunDir {
 
     /// Makes the directory with everything that a shim needs. After an error nothing of it is left.
     pub fn create(&self, spec: &Spec, payload: &[u8]) -> io::Result<()> {
-        make_parent(&self.path)?;
-        DirBuilder::new().mode(0o700).create(&self.path)?;
-        DirBuilder::new()
-            .mode(0o700)
-            .create(self.job_path())
+        let make = |path: &Path| DirBuilder::new().mode(0o700).create(path);
+        match make(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                make_parent(&self.path)?;
+                make(&self.path)?;
+            }
+            outcome => outcome?,
+        }
+        make(&self.job_path())
             .and_then(|()| fill(&self.path, spec, payload))
             .inspect_err(|_| drop(fs::remove_dir_all(&self.path)))
     }
@@ -289,6 +293,11 @@ pub(super) fn absent_is_fine(outcome: io::Result<()>) -> io::Result<()> {
 
 /// Removes a directory even where a job has taken its owner's rights away from parts of it.
 fn remove_tree(path: &Path) -> io::Result<()> {
+    // Most are empty by now, or not there.
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {}
+        outcome => return outcome,
+    }
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             unlock_tree(path);

@@ -8,13 +8,15 @@ use std::{
     fs::File,
     io,
     os::fd::{AsFd, OwnedFd},
+    thread::sleep,
+    time::Duration,
 };
 
 use nix::{
     sys::{
         prctl,
         signal::{Signal, kill},
-        wait::waitpid,
+        wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::{Pid, getpid, getppid},
 };
@@ -22,6 +24,7 @@ use nix::{
 use super::{
     birth::{Birth, hear_program},
     cgroup::{Events, Group},
+    clock::now,
     protocol::{RunDir, Spec},
     rundir::SpecFile,
     spawner::Inheritance,
@@ -32,6 +35,10 @@ use crate::model::{Containment, RunId};
 
 /// A longer spec than this does not fit into one message for certain; its program is forked when it is known.
 pub(super) const SPEC_MAX: usize = 64 * 1024;
+
+/// KILL ends it at once, unless the machine is at its end. A shim waits for nothing without a bound.
+const GONE_WITHIN: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_micros(200);
 
 /// A shim's hold on it.
 #[derive(Debug)]
@@ -66,7 +73,10 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         if !self.is_born {
             let _ = kill(self.pid, Signal::SIGKILL);
-            let _ = waitpid(self.pid, None);
+            let until = now() + GONE_WITHIN;
+            while waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive) && now() < until {
+                sleep(LOOK_AGAIN);
+            }
             self.group.remove();
         }
     }

@@ -14,7 +14,7 @@ use orch::shim::{
 
 use super::stand::{
     LONG, Launched, Stand, contained, containments, exe, far_lease, holder_of_lock, is_alive, kill, lock_is_free,
-    processes_of, sh, spec, stop, text_of,
+    processes_of, reached, sh, spec, stop, text_of,
 };
 use crate::support::eventually;
 
@@ -202,7 +202,7 @@ async fn a_successor_reaches_a_live_shim_and_hears_all_of_it() {
     drop(handle);
     first.shutdown().await;
 
-    let mut successor = attach(&dir).await.unwrap().expect("a shim answers");
+    let mut successor = reached(&dir).await;
     let mut another = attach(&dir).await.unwrap().expect("it answers more than one");
     assert_eq!(successor.started().await.unwrap(), started);
     assert!(is_alive(started.pid));
@@ -219,7 +219,6 @@ async fn a_successor_reaches_a_live_shim_and_hears_all_of_it() {
 #[tokio::test]
 async fn a_run_can_be_reached_soon_or_when_its_replica_goes_and_one_that_is_over_by_then_never_was() {
     let stand = Stand::new().await;
-    let reached = async |dir: &RunDir| eventually("its shim to be reached", async || attach(dir).await.unwrap()).await;
     // A busy machine may take longer over one.
     eventually("a run to be over before it has a socket", async || {
         let short = stand.launch(&spec(sh("exit 0"))).await;

@@ -18,7 +18,9 @@ use orch::{
 
 use super::{
     contain::HIDERS,
-    stand::{LONG, Launched, Stand, contained, containments, is_alive, kill, processes_of, sh, spec, stop, text_of},
+    stand::{
+        LONG, Launched, Stand, contained, containments, is_alive, kill, processes_of, reached, sh, spec, stop, text_of,
+    },
 };
 use crate::support::eventually;
 
@@ -171,7 +173,7 @@ async fn a_run_follows_its_new_owners_lease_and_the_former_one_may_go() {
     let pid = launched.handle.started().await.unwrap().pid;
     let dir = launched.dir.clone();
     drop(launched);
-    let mut adopted = attach(&dir).await.unwrap().expect("a shim answers");
+    let mut adopted = reached(&dir).await;
     assert!(adopted.follow(next).await && adopted.follow(next).await);
     let mut listener = attach(&dir).await.unwrap().expect("a shim answers");
     assert!(listener.follow(next).await);

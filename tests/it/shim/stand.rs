@@ -11,7 +11,7 @@ use std::{
 use orch::{
     model::{Containment, JobId, ReplicaId, RunId},
     shim::{
-        client::{Ended, LeaseFile, RunHandle, Spawner, best_containment, boottime, lease_path},
+        client::{Ended, LeaseFile, RunHandle, Spawner, attach, best_containment, boottime, lease_path},
         log::{LogReader, Piece},
         protocol::{Exit, RunDir, Spec, Stdin},
     },
@@ -200,6 +200,11 @@ impl Launched {
     pub(crate) fn shim(&self) -> i32 {
         holder_of_lock(&self.dir.lock_path()).expect("a shim holds the lock")
     }
+}
+
+/// Attaches to the run's shim, which makes its socket a moment after the start, or when its replica has gone.
+pub(crate) async fn reached(dir: &RunDir) -> RunHandle {
+    eventually("the shim to be reached", async || attach(dir).await.unwrap()).await
 }
 
 /// Waits until no shim holds the lock.
