@@ -243,24 +243,40 @@ async fn a_replica_declared_dead_while_the_database_goes_away_is_there_again_whe
     no_violation(&client).await;
 }
 
+/// The directories of the shims that were forked ahead.
+fn spares(orch: &Orch) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(orch.state_dir().join("spares")).into_iter().flatten();
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort_unstable();
+    paths
+}
+
+/// The same, if both are ready.
+fn all_ready(orch: &Orch) -> Option<Vec<PathBuf>> {
+    let spares = spares(orch);
+    (spares.len() == 2 && spares.iter().all(|dir| dir.join("exit.json.new").exists())).then_some(spares)
+}
+
+#[tokio::test]
+async fn the_oldest_shim_that_was_forked_ahead_makes_way_for_a_new_one() {
+    let test = TestDb::new().await;
+    let orch = place(&test);
+    let _replica = orch.up().await;
+    let seen = eventually("two shims to be ready", async || all_ready(&orch)).await;
+    let next = eventually_within(Duration::from_mins(2), "one of them to make way", async || {
+        all_ready(&orch).filter(|spares| *spares != seen)
+    })
+    .await;
+    assert_eq!(next.iter().filter(|spare| seen.contains(spare)).count(), 1, "one alone");
+}
+
 #[tokio::test]
 async fn shims_that_were_forked_ahead_are_of_no_run_and_go_with_the_replica() {
     let test = TestDb::new().await;
     let client = test.client().await;
     let orch = place(&test);
-    let spares = || -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(orch.state_dir().join("spares")).into_iter().flatten();
-        let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
-        paths.sort_unstable();
-        paths
-    };
-    let all_ready = async || {
-        eventually("two shims to be ready", async || {
-            let spares = spares();
-            (spares.len() == 2 && spares.iter().all(|dir| dir.join("exit.json.new").exists())).then_some(spares)
-        })
-        .await
-    };
+    let spares = || spares(&orch);
+    let all_ready = async || eventually("two shims to be ready", async || all_ready(&orch)).await;
     let replica = orch.up().await;
     let mut seen = all_ready().await;
     assert_eq!(open_runs(&orch), 0);
