@@ -8,7 +8,15 @@ use std::{io, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 use tracing::{error, warn};
 
-use super::{Boot, Executor, give_up, local::Order, outcome, settle::Settled, ship, slots::Slot, spares::Spare};
+use super::{
+    Boot, Executor, give_up,
+    local::Order,
+    outcome,
+    settle::Settled,
+    ship,
+    slots::Slot,
+    spares::{self, Spare},
+};
 use crate::{
     agents::{self, Agent, JobFacts},
     db::runs::{Claimed, Ending, Owned, Process},
@@ -73,13 +81,18 @@ async fn execute(
     spare: Option<Spare>,
 ) -> (Ending, Option<RunHandle>) {
     let catalogue = boot.agents();
+    let unused = |spare: Option<Spare>| spares::discard(spare.into_iter().collect());
     let Some(agent) = catalogue.get(&claimed.agent) else {
+        unused(spare);
         let error = format!("agent {:?} is no longer in this replica's orch.toml", claimed.agent);
         return (Ending::bare(Outcome::Interrupted, ClosedBy::Owner, error), None);
     };
     let spec = match spec(boot, claimed, agent, dir) {
         Ok(spec) => spec,
-        Err(error) => return (Ending::bare(Outcome::SpawnFailed, ClosedBy::Owner, error), None),
+        Err(error) => {
+            unused(spare);
+            return (Ending::bare(Outcome::SpawnFailed, ClosedBy::Owner, error), None);
+        }
     };
     let prepared = {
         let (dir, payload, orders) = (dir.clone(), claimed.payload.clone(), orders.clone());

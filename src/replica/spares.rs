@@ -148,7 +148,7 @@ impl Drop for Lent<'_> {
 }
 
 /// Their shims go; so do their directories, in time.
-fn discard(spares: Vec<Spare>) {
+pub(super) fn discard(spares: Vec<Spare>) {
     if !spares.is_empty() {
         drop(tokio::task::spawn_blocking(move || remove(&spares)));
     }

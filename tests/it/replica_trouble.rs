@@ -291,6 +291,12 @@ async fn shims_that_were_forked_ahead_are_of_no_run_and_go_with_the_replica() {
         assert_eq!(kept, 1, "the one that the claim did not need was given back");
         seen = ready;
     }
+    // One that was given to a run whose command cannot be made goes as well.
+    let broken = "select orch.enqueue('sh')";
+    let job: i64 = client.query_one(broken, &[]).await.unwrap().get(0);
+    until(&client, job, "failed").await;
+    eventually("its directory to go", async || (spares().len() == 2 && spares() != seen).then_some(())).await;
+    seen = all_ready().await;
     replica.kill().await;
     eventually("all of its processes to go", async || processes_beneath(orch.state_dir()).is_empty().then_some(()))
         .await;
