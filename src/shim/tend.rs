@@ -32,9 +32,9 @@ use super::{
     rundir::SPEC,
     spawner::Inheritance,
     spool::Spool,
-    start::{Program, Streams, failure, output_pipe},
+    start::failure,
     sys::{self, End},
-    tree::{self, Known, Planted, Tree},
+    tree::{self, Known, Tree},
     unborn::Unborn,
 };
 use crate::model::fence::{self, Stage};
@@ -114,8 +114,7 @@ pub(super) fn tend(
     let spec = &held.file.spec;
     let alarm = Alarm::new().map_err(|error| failure("make a timer", error))?;
     let run = held.directory.try_clone().map_err(|error| failure("open the run's directory", error))?;
-    let planted = unborn.and_then(|unborn| tree::plant_unborn(unborn, held, inheritance, &lease));
-    let (planted, output, birth) = planted.map_or_else(|| plant(held, inheritance, &lease), Ok)?;
+    let (planted, output, birth) = tree::plant(held, inheritance, &lease, unborn)?;
     let mut run = Run {
         held,
         inheritance,
@@ -159,21 +158,6 @@ pub(super) fn tend(
         run.turn();
     }
     Ok(run.finish())
-}
-
-/// Forks the program now.
-fn plant(held: &Held, inheritance: &Inheritance, lease: &Lease) -> Result<(Planted, File, Birth), SpawnError> {
-    let program = Program::prepare(&held.file, &held.dir)?;
-    let (output, streams, birth) = connect(held, lease).map_err(|error| failure("connect the program", error))?;
-    // The streams end here, or the end of the program's last copy would not be seen.
-    tree::plant(&held.file.spec, inheritance, &held.lock, program, &streams).map(|planted| (planted, output, birth))
-}
-
-/// Makes the output's pipe, opens the input and makes the birth socket.
-fn connect(held: &Held, lease: &Lease) -> io::Result<(File, Streams, Birth)> {
-    let (output, theirs) = output_pipe()?;
-    let (birth, child) = Birth::pair()?;
-    Ok((output, Streams { stdin: held.input()?, output: theirs, birth: child, lease: lease.file()? }, birth))
 }
 
 impl Run<'_> {

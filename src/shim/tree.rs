@@ -24,7 +24,7 @@ use super::{
     process::{self, Process},
     protocol::{SpawnError, Spec},
     spawner::Inheritance,
-    start::{Program, Streams, failure},
+    start::{Program, Streams, failure, output_pipe},
     sys,
     unborn::Unborn,
 };
@@ -70,8 +70,32 @@ impl From<SpawnError> for Refusal {
     }
 }
 
-/// Starts the program in the containment that was demanded, or in the best there is.
+/// Starts the program: what was forked ahead becomes it, or it is forked now. Beside the tree, where its output comes from, and
+/// where it is heard whether it runs.
 pub(super) fn plant(
+    held: &Held,
+    inheritance: &Inheritance,
+    lease: &Lease,
+    unborn: Option<Unborn>,
+) -> Result<(Planted, File, Birth), SpawnError> {
+    if let Some(planted) = unborn.and_then(|unborn| plant_unborn(unborn, held, inheritance, lease)) {
+        return Ok(planted);
+    }
+    let program = Program::prepare(&held.file, &held.dir)?;
+    let (output, streams, birth) = connect(held, lease).map_err(|error| failure("connect the program", error))?;
+    // The streams end here, or the end of the program's last copy would not be seen.
+    fork_program(&held.file.spec, inheritance, &held.lock, program, &streams).map(|planted| (planted, output, birth))
+}
+
+/// Makes the output's pipe, opens the input and makes the birth socket.
+fn connect(held: &Held, lease: &Lease) -> io::Result<(File, Streams, Birth)> {
+    let (output, theirs) = output_pipe()?;
+    let (birth, child) = Birth::pair()?;
+    Ok((output, Streams { stdin: held.input()?, output: theirs, birth: child, lease: lease.file()? }, birth))
+}
+
+/// Forks the program in the containment that was demanded, or in the best there is.
+fn fork_program(
     spec: &Spec,
     inheritance: &Inheritance,
     lock: &File,
@@ -214,7 +238,7 @@ fn note(
 
 /// Has the process that was forked ahead become the program, if that is as the spec wants it held. None: it is gone, and
 /// nothing was started.
-pub(super) fn plant_unborn(
+fn plant_unborn(
     unborn: Unborn,
     held: &Held,
     inheritance: &Inheritance,
