@@ -4,7 +4,7 @@
 -- its caller's on; drops the lanes whose jobs may not run; ranks what is left by fair share; and takes so many of each lane.
 --
 -- $1 uuid     replica_id of the claimant
--- $2 uuid[]   run_ids, made and remembered by the claimant before this is sent; as many as it has free slots
+-- $2 uuid[]   run_ids, made and remembered by the claimant before this is sent; as many as it has free slots, at most 100
 -- $3 text[]   agents that the claimant serves
 -- $4 boolean  serial_gate_enabled: off, a job's gate is neither looked at nor written into running_gate
 -- $5 text     host
@@ -60,7 +60,7 @@ ring as (
      where r.place < $11
 ),
 heads as materialized (
-    select * from ring
+    (select * from ring
     union all
     select h.*
       from unnest($15, $16, $17, $18) m (project, lane, run_at, id)
@@ -77,7 +77,10 @@ heads as materialized (
       from unnest($8) w (id)
       join orch.jobs j on j.id = w.id
      -- likewise; and said so that the index of claimable jobs is of no use for it, for the reason that claimed gives
-     where w.id = any ($8) and j.claimable is not distinct from true and exists (select from me)
+     where w.id = any ($8) and j.claimable is not distinct from true and exists (select from me))
+    -- as many as there can be: it has the server expect less of any parameters than of those at hand; or, likewise, it would
+    -- plan every claim anew
+    limit greatest($11, cardinality($8), cardinality($15))
 ),
 demanding as materialized (
     select a.name, a.limits from orch.agents a where a.limits is not null and a.name = any ($3)
@@ -150,7 +153,8 @@ candidates as (
                    and (j.run_at, j.id) >= (b.run_at, b.id) and j.run_at <= now()
                  order by j.run_at, j.id
                  -- known to the server when it plans: or it would expect a tenth of the queue here, and plan every claim anew
-                 limit 4096) w
+                 -- where it remembers what claims were when the queue was short
+                 limit 100) w
          limit least(b.most, 4096 / b.finalists)) c
      where b.finalists > 1 and not b.heads_alone
 ),
@@ -206,7 +210,7 @@ locked as materialized (
                    and (j.run_at, j.id) >= (b.run_at, b.id) and j.run_at <= now()
                  order by j.run_at, j.id
                  -- likewise; rows are locked as they are asked for, so no more than the quota are
-                 limit 4096
+                 limit 100
                    for update skip locked) w
          limit q.quota) t
      where (not $4 or b.gate is null or b.gate in (select g.gate from gates g))

@@ -3,7 +3,7 @@
 -- is otherwise, and takes nothing: `runs/claim` is for that. What it takes, that would take as well.
 --
 -- $1 uuid    replica_id of the claimant
--- $2 uuid[]  run_ids, made and remembered by the claimant before this is sent; as many as it has free slots
+-- $2 uuid[]  run_ids, made and remembered by the claimant before this is sent; as many as it has free slots, at most 100
 -- $3 text[]  agents that the claimant serves
 -- $4 boolean serial_gate_enabled
 -- $5 text    host
@@ -66,7 +66,8 @@ locked as materialized (
                  where j.claimable and j.project = b.project and j.lane = b.lane
                    and (j.run_at, j.id) >= (b.run_at, b.id) and j.run_at <= now()
                  order by j.run_at, j.id
-                 limit 4096
+                 -- as in runs/claim
+                 limit 100
                    for update skip locked) w
          -- of a column as well: of the parameter alone the server would know it where it plans for it, and plan every claim anew
          limit case when b.alone and b.due then cardinality($2) else 0 end) t

@@ -10,7 +10,7 @@ use tokio_postgres::Row;
 
 use super::{Db, Error, Result, Statement, statement};
 use crate::model::{Containment, JobId, ReplicaId, RunId};
-pub use claim::{Claim, Claimant, ClaimantRules, Claimed, Look};
+pub use claim::{CLAIM_MAX, Claim, Claimant, ClaimantRules, Claimed, Look};
 pub use settle::{Answer, Answers, Closing, Ending, Settlement, Usage};
 
 const STAMP: Statement = statement!("runs/stamp", [UUID, INT8_ARRAY, UUID_ARRAY, INT4_ARRAY, INT8_ARRAY, TEXT_ARRAY]);

@@ -16,14 +16,11 @@ use super::{
 use crate::{
     db::{
         Error, Result,
-        runs::{Claim, Look},
+        runs::{CLAIM_MAX, Claim, Look},
     },
     failpoint::{self, Point},
     model::{Marks, Round, RunId, Shares, Window},
 };
-
-/// The most jobs of one claim: beyond this a batch costs latency and gains nothing.
-const BATCH: usize = 100;
 
 /// The first pause after a claim that found what it wanted in the hands of another one; it doubles while that goes on.
 const SOON: Duration = Duration::from_millis(10);
@@ -194,7 +191,7 @@ pub(super) async fn tick(boot: &Arc<Boot>, memory: &mut Memory, patience: Durati
     }
     let agents: Vec<String> = boot.agents().keys().cloned().collect();
     let mut slots = tokio::select! {
-        slots = boot.slots().free(BATCH) => slots,
+        slots = boot.slots().free(CLAIM_MAX) => slots,
         // Full for long is no fault; the loop turns all the same, so that it can be told from one that is stuck.
         () = sleep(LONGEST_WAIT) => return Ok(Ticked::NotNow),
         () = boot.over() => return Ok(Ticked::NotNow),

@@ -40,6 +40,9 @@ pub(super) const CLAIM_LONE: Statement = statement!(
 );
 pub(super) const HOLD_OFFENDER: Statement = statement!("runs/hold_offender", [INT8, TEXT]);
 
+/// The most jobs of one claim, which both statements say as well. Beyond this a batch costs latency and gains nothing.
+pub const CLAIM_MAX: usize = 100;
+
 /// Who claims, and by which rules.
 #[derive(Debug, Clone)]
 pub struct Claimant {
@@ -136,7 +139,7 @@ impl Claim {
 }
 
 impl Db {
-    /// Claims at most `run_ids.len()` jobs. After [`Error::Unavailable`] it is unknown whether it took effect: the
+    /// Claims at most `run_ids.len()` jobs, of which there are at most [`CLAIM_MAX`]. After [`Error::Unavailable`] it is unknown whether it took effect: the
     /// runs it may have opened show up in the replica's next renewal and are given up there.
     pub async fn claim_jobs(
         &self,
