@@ -179,6 +179,7 @@ fn spec(boot: &Boot, claimed: &Claimed, agent: &Agent, dir: &RunDir) -> Result<S
         redact: agent.redact.clone(),
         cwd: command.cwd,
         user: agent.user.clone(),
+        identity: None,
         stdin: match agent.stdin {
             agents::Stdin::Payload => Stdin::Payload,
             agents::Stdin::Null => Stdin::Null,

@@ -60,6 +60,11 @@ impl Birth {
         sendmsg::<()>(self.0.as_raw_fd(), &parts, &rights, flags, None).map(drop)
     }
 
+    /// Gives a child that was forked ahead something to rehearse with.
+    pub(super) fn rehearse(&self, message: &[u8]) {
+        let _child_is_gone = send(self.0.as_raw_fd(), message, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT);
+    }
+
     /// The next piece of news, if there is one. Does not wait.
     pub(super) fn hear(&self) -> Option<News> {
         let mut text = [0; 4096];
@@ -91,22 +96,22 @@ impl Birth {
     }
 }
 
-/// What [`Birth::tell_program`] tells, in the child: the length of the text, and the two descriptors. None: it is to become
-/// nothing.
-pub(super) fn hear_program(birth: &OwnedFd, text: &mut [u8]) -> Option<(usize, [OwnedFd; 2])> {
+/// What [`Birth::tell_program`] tells, in the child: the length of the message, and the two descriptors, without which it is a
+/// rehearsal. None: it is to become nothing.
+pub(super) fn hear_program(birth: &OwnedFd, message: &mut [u8]) -> Option<(usize, Option<[OwnedFd; 2]>)> {
     let mut rights = nix::cmsg_space!([RawFd; 2]);
-    let mut parts = [io::IoSliceMut::new(text)];
-    let message = loop {
+    let mut parts = [io::IoSliceMut::new(message)];
+    let heard = loop {
         match recvmsg::<UnixAddr>(birth.as_raw_fd(), &mut parts, Some(&mut rights), MsgFlags::MSG_CMSG_CLOEXEC) {
             Err(Errno::EINTR) => {}
-            message => break message.ok()?,
+            heard => break heard.ok()?,
         }
     };
-    let fds = message.cmsgs().ok()?.find_map(|control| match control {
+    let fds = heard.cmsgs().ok()?.find_map(|control| match control {
         ControlMessageOwned::ScmRights(fds) => <[RawFd; 2]>::try_from(fds).ok(),
         _ => None,
-    })?;
-    Some((message.bytes, fds.map(sys::adopt)))
+    });
+    (heard.bytes > 0).then(|| (heard.bytes, fds.map(|fds| fds.map(sys::adopt))))
 }
 
 impl AsFd for Birth {

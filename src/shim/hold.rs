@@ -35,8 +35,8 @@ use super::{
     lease::Lease,
     note::Note,
     peers::Peers,
-    protocol::{Exit, Report, Request, RunDir, SpawnError, Stdin},
-    rundir::{EXIT_TEMPORARY, LOCK, PAYLOAD, SPEC, SpecFile, VOID},
+    protocol::{Exit, Report, Request, RunDir, SpawnError, Spec, Stdin},
+    rundir::{EXIT_TEMPORARY, LOCK, PAYLOAD, SPEC, VOID},
     spare::Birthplace,
     spawner::Inheritance,
     start::{Program, failure, look_at_lease},
@@ -60,15 +60,13 @@ pub(super) struct Held {
     pub(super) dir: RunDir,
     pub(super) directory: OwnedFd,
     pub(super) lock: File,
-    pub(super) file: SpecFile,
-    /// As it stood in `spec.json`.
-    pub(super) text: Vec<u8>,
+    pub(super) spec: Spec,
 }
 
 impl Held {
     /// What the program reads.
     pub(super) fn input(&self) -> io::Result<OwnedFd> {
-        match self.file.spec.stdin {
+        match self.spec.stdin {
             Stdin::Payload => Ok(openat(&self.directory, PAYLOAD, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?),
             Stdin::Null => Ok(OwnedFd::from(OpenOptions::new().read(true).open("/dev/null")?)),
         }
@@ -99,7 +97,8 @@ pub(super) fn run(inheritance: &Inheritance, birthplace: Birthplace, channel: Un
         Birthplace::Spare(_) => Ahead::prepare(inheritance, birthplace),
     };
     let run_id = birthplace.run_id();
-    if wait_for_the_word(&mut peers, signals.as_ref().ok()) != Some(run_id) {
+    let rehearse = || ahead.iter().for_each(|ahead| ahead.rehearse(inheritance));
+    if wait_for_the_word(&mut peers, signals.as_ref().ok(), rehearse) != Some(run_id) {
         drop(ahead);
         if let Ok(home) = &inheritance.home {
             home.leave();
@@ -147,14 +146,20 @@ pub(super) fn run(inheritance: &Inheritance, birthplace: Birthplace, channel: Un
 impl Ahead {
     /// None, if only because it already became a run's directory: then all is done when the word comes.
     fn prepare(inheritance: &Inheritance, birthplace: Birthplace) -> Option<Self> {
-        Program::rehearse(&inheritance.state_dir);
         let unborn = Unborn::fork(inheritance, birthplace.run_id());
         let directory = open_directory(&birthplace.path(&inheritance.state_dir)).ok()?;
         let lock = open_lock(&directory).ok()?;
-        // As after the word, when it counts.
-        let _ = (may_start(&directory, &lock), read_spec(&directory));
         let end = ExitFile::reserve(&directory).ok()?;
-        Some(Self { unborn, directory, lock, end })
+        let ahead = Self { unborn, directory, lock, end };
+        ahead.rehearse(inheritance);
+        Some(ahead)
+    }
+
+    /// As after the word, when it counts.
+    fn rehearse(&self, inheritance: &Inheritance) {
+        let message = Program::rehearse(&inheritance.state_dir);
+        self.unborn.iter().for_each(|unborn| unborn.birth.rehearse(&message));
+        let _ = (may_start(&self.directory, &self.lock), read_spec(&self.directory));
     }
 }
 
@@ -163,7 +168,7 @@ fn open_directory(path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// Waits until the replica says which run to start. `None`: it never will, or somebody wants this process to end.
-fn wait_for_the_word(peers: &mut Peers, signals: Option<&SignalFd>) -> Option<RunId> {
+fn wait_for_the_word(peers: &mut Peers, signals: Option<&SignalFd>, rehearse: impl Fn()) -> Option<RunId> {
     while !peers.is_alone() {
         let mut watched: Vec<_> =
             signals.iter().map(|signals| PollFd::new(signals.as_fd(), PollFlags::POLLIN)).collect();
@@ -174,9 +179,15 @@ fn wait_for_the_word(peers: &mut Peers, signals: Option<&SignalFd>) -> Option<Ru
         }
         drop(watched);
         let mut requests = peers.attend().into_iter();
-        if let Some(Request::Begin { run_id }) = requests.next() {
-            peers.put_off(requests);
-            return Some(run_id);
+        while let Some(request) = requests.next() {
+            match request {
+                Request::Begin { run_id } => {
+                    peers.put_off(requests);
+                    return Some(run_id);
+                }
+                Request::Rehearse => rehearse(),
+                _ => {}
+            }
         }
         // The only child that it can have by now is the one that waits to become the program, without which it is of no use:
         // each of them means that it is to end.
@@ -193,11 +204,11 @@ fn open_lock(directory: &OwnedFd) -> nix::Result<File> {
 }
 
 /// What stands in `spec.json`.
-fn read_spec(directory: &OwnedFd) -> io::Result<(SpecFile, Vec<u8>)> {
+fn read_spec(directory: &OwnedFd) -> io::Result<Spec> {
     let mut text = Vec::new();
     let file = openat(directory, SPEC, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     File::from(file).read_to_end(&mut text)?;
-    Ok((serde_json::from_slice(&text)?, text))
+    Ok(serde_json::from_slice(&text)?)
 }
 
 /// Takes the lock and looks whether the run may start. `None`: it may not, ever.
@@ -223,15 +234,15 @@ fn take(dir: RunDir, opened: Option<(OwnedFd, File)>) -> Result<Option<Held>, Sp
     match read_spec(&directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         spec => {
-            let (file, text) = spec.map_err(|error| failure("read the run's spec", error))?;
-            Ok(Some(Held { dir, directory, lock, file, text }))
+            let spec = spec.map_err(|error| failure("read the run's spec", error))?;
+            Ok(Some(Held { dir, directory, lock, spec }))
         }
     }
 }
 
 /// The lease under which the run may start: of the replica that claimed it, in this boot of the machine, and long enough.
 fn open_lease(held: &Held, inheritance: &Inheritance) -> Result<Lease, SpawnError> {
-    let spec = &held.file.spec;
+    let spec = &held.spec;
     let lease = Lease::open(&inheritance.state_dir, spec.replica_id, &inheritance.boot_id).map_err(|error| {
         let message = match error.kind() {
             io::ErrorKind::NotFound => "its replica has no lease here (any more)".to_owned(),

@@ -26,6 +26,17 @@ pub enum Stdin {
     Null,
 }
 
+/// Whom the job becomes, looked up by the replica so that no shim loads the system's name services.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Its user,
+    pub uid: u32,
+    /// its group,
+    pub gid: u32,
+    /// and the groups that it is in.
+    pub groups: Vec<u32>,
+}
+
 /// `spec.json`: what a shim starts and how it holds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
@@ -46,6 +57,9 @@ pub struct Spec {
     pub cwd: Option<PathBuf>,
     /// The user that the job becomes, by name; the replica's own where there is none.
     pub user: Option<String>,
+    /// Who that is. Looked up when the file is written; whoever asks for a run leaves it out.
+    #[serde(default)]
+    pub identity: Option<Identity>,
     /// What the job reads from.
     pub stdin: Stdin,
     /// From the program's start to its end by `TimedOut`, in milliseconds of `CLOCK_BOOTTIME`.
@@ -210,8 +224,9 @@ impl Exit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Request {
-    /// Start what stands in the run's directory. The first word to every shim; it does nothing before it, and goes where
-    /// it does not come.
+    /// Go once more through what comes after the next word, so that it is done faster: a run may be on its way.
+    Rehearse,
+    /// Start what stands in the run's directory. No shim does anything before this word, and it goes where it does not come.
     Begin {
         /// The run, of which a shim that was forked ahead knows nothing before.
         run_id: RunId,

@@ -17,14 +17,13 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown, fchown},
     path::{Path, PathBuf},
 };
 
 use nix::unistd::{Uid, User, getgrouplist};
-use serde::{Deserialize, Serialize};
 
-use super::protocol::{Exit, Spec};
+use super::protocol::{Exit, Identity, Spec};
 use crate::model::RunId;
 
 pub(super) const LOCK: &str = "lock";
@@ -37,24 +36,6 @@ pub(super) const SOCKET: &str = "socket";
 pub(super) const LOG: &str = "log";
 pub(super) const JOB: &str = "job";
 pub(super) const RESULT: &str = "result.json";
-
-/// Whom the job becomes, looked up by the replica so that no shim loads the system's name services.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Identity {
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) groups: Vec<u32>,
-}
-
-/// What stands in `spec.json`.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct SpecFile {
-    #[serde(flatten)]
-    pub(super) spec: Spec,
-    /// `None` for a user that does not exist, which is an error of the start, and where no user is asked for.
-    #[serde(default)]
-    pub(super) identity: Option<Identity>,
-}
 
 /// The directory of one run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,7 +142,7 @@ impl RunDir {
             outcome => outcome?,
         }
         make(&self.job_path())
-            .and_then(|()| fill(&self.path, spec, payload))
+            .and_then(|()| Blank::make(&self.path)?.fill(&self.path, spec, payload))
             .inspect_err(|_| drop(fs::remove_dir_all(&self.path)))
     }
 
@@ -253,22 +234,33 @@ impl RunLock {
     }
 }
 
-/// Writes what is known of a run only when it is to start into a directory that has the `job` directory already.
-pub(super) fn fill(path: &Path, spec: &Spec, payload: &[u8]) -> io::Result<()> {
-    let identity = spec.user.as_deref().map(look_up).transpose()?.flatten();
-    let payload_path = path.join(PAYLOAD);
-    private_file(&payload_path)?.write_all(payload)?;
-    // Nobody else can give files away; what an ordinary user may not, the shim says as an error of the start.
-    if let Some(Identity { uid, gid, .. }) = identity
-        && Uid::effective().is_root()
-    {
-        chown(path.join(JOB), Some(uid), Some(gid))?;
-        chown(&payload_path, Some(uid), Some(gid))?;
-        // The job's user passes through, and can neither list nor write.
-        fs::set_permissions(path, fs::Permissions::from_mode(0o711))?;
+/// Where what is known of a run only when it is to start is written: empty files, in a directory that has the `job` directory.
+#[derive(Debug)]
+pub(super) struct Blank {
+    payload: File,
+    spec: File,
+}
+
+impl Blank {
+    pub(super) fn make(directory: &Path) -> io::Result<Self> {
+        Ok(Self { payload: private_file(&directory.join(PAYLOAD))?, spec: private_file(&directory.join(SPEC))? })
     }
-    let spec = serde_json::to_vec(&SpecFile { spec: spec.clone(), identity })?;
-    private_file(&path.join(SPEC))?.write_all(&spec)
+
+    /// Writes it. `directory` is where they stand.
+    pub(super) fn fill(mut self, directory: &Path, spec: &Spec, payload: &[u8]) -> io::Result<()> {
+        let identity = spec.user.as_deref().map(look_up).transpose()?.flatten();
+        self.payload.write_all(payload)?;
+        // Nobody else can give files away; what an ordinary user may not, the shim says as an error of the start.
+        if let Some(Identity { uid, gid, .. }) = &identity
+            && Uid::effective().is_root()
+        {
+            chown(directory.join(JOB), Some(*uid), Some(*gid))?;
+            fchown(&self.payload, Some(*uid), Some(*gid))?;
+            // The job's user passes through, and can neither list nor write.
+            fs::set_permissions(directory, fs::Permissions::from_mode(0o711))?;
+        }
+        self.spec.write_all(&serde_json::to_vec(&Spec { identity, ..spec.clone() })?)
+    }
 }
 
 /// Makes the directory of all runs, if there is none.

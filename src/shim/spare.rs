@@ -14,7 +14,7 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use super::{
     protocol::{RunDir, Spec},
-    rundir::{JOB, LOCK, PAYLOAD, SPEC, absent_is_fine, fill, make_parent, private_file},
+    rundir::{Blank, JOB, LOCK, absent_is_fine, make_parent, private_file},
 };
 use crate::model::RunId;
 
@@ -66,6 +66,7 @@ impl Birthplace {
 pub struct SpareDir {
     path: PathBuf,
     run_id: RunId,
+    blank: Blank,
 }
 
 impl SpareDir {
@@ -76,9 +77,11 @@ impl SpareDir {
         DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
         // What can be made now need not be made when a run waits for it.
         let made = DirBuilder::new().mode(0o700).create(path.join(JOB));
-        made.and_then(|()| [LOCK, PAYLOAD, SPEC].iter().try_for_each(|name| private_file(&path.join(name)).map(drop)))
+        let blank = made
+            .and_then(|()| private_file(&path.join(LOCK)))
+            .and_then(|_| Blank::make(&path))
             .inspect_err(|_| drop(fs::remove_dir_all(&path)))?;
-        Ok(Self { path, run_id })
+        Ok(Self { path, run_id, blank })
     }
 
     /// The one run whose directory it may become.
@@ -94,23 +97,23 @@ impl SpareDir {
 
     /// Makes it the directory of its run, with everything that a shim needs. An error of kind `AlreadyExists`: the run
     /// has one, for example because it was given up; that one stands, and after any error this one does not.
-    pub fn become_run(&self, run: &RunDir, spec: &Spec, payload: &[u8]) -> io::Result<()> {
-        if run.run_id() != self.run_id {
+    pub fn become_run(self, run: &RunDir, spec: &Spec, payload: &[u8]) -> io::Result<()> {
+        let Self { path, run_id, blank } = self;
+        if run.run_id() != run_id {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the directory is for another run"));
         }
-        fill(&self.path, spec, payload)
-            .and_then(|()| match self.move_to(run) {
+        let move_it =
+            || renameat2(AT_FDCWD, &path, AT_FDCWD, run.path(), RenameFlags::RENAME_NOREPLACE).map_err(io::Error::from);
+        blank
+            .fill(&path, spec, payload)
+            .and_then(|()| match move_it() {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     make_parent(run.path())?;
-                    self.move_to(run)
+                    move_it()
                 }
                 outcome => outcome,
             })
-            .inspect_err(|_| drop(self.remove()))
-    }
-
-    fn move_to(&self, run: &RunDir) -> io::Result<()> {
-        Ok(renameat2(AT_FDCWD, &self.path, AT_FDCWD, run.path(), RenameFlags::RENAME_NOREPLACE)?)
+            .inspect_err(|_| drop(fs::remove_dir_all(&path)))
     }
 
     /// Removes it. The shim in it goes by itself when its channel ends.

@@ -1,7 +1,8 @@
 //! The job's first steps: from a fresh child of the shim (or of the namespace's init) to the program.
 //!
 //! Owns the order of those steps. What can be prepared is prepared in the shim; the child only makes system calls, and
-//! says over the `birth` socket what failed. That socket ends without a word when the program runs.
+//! says over the `birth` socket what failed. That socket ends without a word when the program runs. What needs to know nothing
+//! of the program comes first, where the child is forked ahead before there is one.
 
 use std::{
     convert::Infallible,
@@ -29,11 +30,12 @@ use nix::{
 use super::{
     clock,
     lease::read_deadline,
-    protocol::{RunDir, SpawnError, Spec, Stdin},
-    rundir::{Identity, SpecFile},
+    protocol::{Identity, RunDir, SpawnError, Spec, Stdin},
     sys,
 };
 use crate::model::{JobId, ReplicaId, RunId, fence};
+
+pub(super) mod message;
 
 /// What the child says first where its pid must be told, and what it is answered.
 pub(super) const HELLO: &[u8] = b"p";
@@ -124,11 +126,10 @@ pub(super) fn look_at_lease(deadline: Duration, grace: Duration) -> Result<(), S
 
 impl Program {
     /// Prepares what `spec.json` asks for.
-    pub(super) fn prepare(file: &SpecFile, dir: &RunDir) -> Result<Self, SpawnError> {
-        let spec = &file.spec;
+    pub(super) fn prepare(spec: &Spec, dir: &RunDir) -> Result<Self, SpawnError> {
         let name =
             spec.argv.first().filter(|name| !name.is_empty()).ok_or_else(|| refusal("the command is empty".into()))?;
-        let identity = match (&spec.user, &file.identity) {
+        let identity = match (&spec.user, &spec.identity) {
             (None, _) => None,
             (Some(user), None) => return Err(refusal(format!("there is no user {user:?} on this machine"))),
             // Nothing to change, and nothing that an ordinary user could.
@@ -161,8 +162,8 @@ impl Program {
     }
 
     /// Goes once through what comes between the word to begin and the program, so that it is in the processor's reach when a
-    /// job waits for it.
-    pub(super) fn rehearse(state_dir: &Path) {
+    /// job waits for it. Comes back with the message that a process which was forked ahead can rehearse with.
+    pub(super) fn rehearse(state_dir: &Path) -> Vec<u8> {
         let run_id = RunId::new();
         let spec = Spec {
             run_id,
@@ -173,6 +174,7 @@ impl Program {
             redact: Vec::new(),
             cwd: None,
             user: None,
+            identity: None,
             stdin: Stdin::Null,
             timeout_ms: None,
             silence_timeout_ms: None,
@@ -182,10 +184,10 @@ impl Program {
             pids_max: None,
             log_cap: 0,
         };
-        let text = serde_json::to_vec(&SpecFile { spec, identity: None }).unwrap_or_default();
-        if let Ok(file) = serde_json::from_slice(&text) {
-            drop(Self::prepare(&file, &RunDir::new(state_dir, run_id)));
-        }
+        let text = serde_json::to_vec(&spec).unwrap_or_default();
+        let read = serde_json::from_slice(&text).ok();
+        let program = read.and_then(|spec| Self::prepare(&spec, &RunDir::new(state_dir, run_id)).ok());
+        program.and_then(|program| program.to_message()).unwrap_or_default()
     }
 
     /// Whether the job is another user than the shim, and not root.
@@ -212,18 +214,22 @@ impl Program {
     /// Becomes the program, in a fresh child. `parent` is who it must still be the child of; with `greet` it says its pid
     /// first (the credentials of the message carry it across namespaces) and waits for the answer.
     pub(super) fn become_it(&self, streams: &Streams, parent: Option<Pid>, greet: bool) -> i32 {
-        match self.steps(streams, parent, greet) {
+        match settle_down(&streams.output).and_then(|()| self.last_steps(streams, parent, greet)) {
             Ok(never) => match never {},
             Err(error) => streams.fail(&error),
         }
     }
 
-    fn steps(&self, streams: &Streams, parent: Option<Pid>, greet: bool) -> Result<Infallible, SpawnError> {
-        setpgid(Pid::from_raw(0), Pid::from_raw(0)).map_err(|error| failure("make a process group", error))?;
-        umask(Mode::from_bits_truncate(0o022));
-        for (fd, number) in [(&streams.stdin, 0), (&streams.output, 1), (&streams.output, 2)] {
-            sys::place(fd.as_fd(), number).map_err(|error| failure("connect the standard streams", error))?;
+    /// The same in a child that has settled down.
+    pub(super) fn become_it_now(&self, streams: &Streams, parent: Pid) -> i32 {
+        match self.last_steps(streams, Some(parent), false) {
+            Ok(never) => match never {},
+            Err(error) => streams.fail(&error),
         }
+    }
+
+    fn last_steps(&self, streams: &Streams, parent: Option<Pid>, greet: bool) -> Result<Infallible, SpawnError> {
+        sys::place(streams.stdin.as_fd(), 0).map_err(|error| failure("connect the standard streams", error))?;
         self.set_limits().map_err(|error| failure("set the limits", error))?;
         for door in &self.doors {
             // Whoever writes 0 means himself, in every namespace.
@@ -250,7 +256,6 @@ impl Program {
             greet_shim(&streams.birth).map_err(|error| failure("reach the shim", error))?;
         }
         sys::close_from_on_exec(3);
-        sys::reset_signals();
         // The last moment at which it can still not begin, whatever held us up until here.
         let lease = read_deadline(streams.lease.as_fd()).map_err(|error| failure("read the replica's lease", error))?;
         look_at_lease(lease, self.kill_grace)?;
@@ -261,13 +266,7 @@ impl Program {
     }
 
     fn set_limits(&self) -> nix::Result<()> {
-        // A core dump would land in the job's directory and take as long as it takes; the job may raise it again.
-        let (_, hard) = getrlimit(Resource::RLIMIT_CORE)?;
-        setrlimit(Resource::RLIMIT_CORE, 0, hard)?;
-        for (resource, value) in &self.rlimits {
-            setrlimit(*resource, *value, *value)?;
-        }
-        Ok(())
+        self.rlimits.iter().try_for_each(|(resource, value)| setrlimit(*resource, *value, *value))
     }
 
     fn change_user(&self) -> nix::Result<()> {
@@ -278,6 +277,21 @@ impl Program {
         setresgid(gid, gid, gid)?;
         setresuid(uid, uid, uid)
     }
+}
+
+/// The steps of a fresh child for which it need not know what it is to become.
+pub(super) fn settle_down(output: &OwnedFd) -> Result<(), SpawnError> {
+    setpgid(Pid::from_raw(0), Pid::from_raw(0)).map_err(|error| failure("make a process group", error))?;
+    umask(Mode::from_bits_truncate(0o022));
+    for number in [1, 2] {
+        sys::place(output.as_fd(), number).map_err(|error| failure("connect the standard streams", error))?;
+    }
+    // A core dump would land in the job's directory and take as long as it takes; the job may raise it again.
+    getrlimit(Resource::RLIMIT_CORE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_CORE, 0, hard))
+        .map_err(|error| failure("set the limits", error))?;
+    sys::reset_signals();
+    Ok(())
 }
 
 fn greet_shim(birth: &OwnedFd) -> nix::Result<()> {

@@ -111,7 +111,7 @@ pub(super) fn tend(
     signals: &SignalFd,
     unborn: Option<Unborn>,
 ) -> Result<Exit, SpawnError> {
-    let spec = &held.file.spec;
+    let spec = &held.spec;
     let alarm = Alarm::new().map_err(|error| failure("make a timer", error))?;
     let run = held.directory.try_clone().map_err(|error| failure("open the run's directory", error))?;
     let (planted, output, birth) = tree::plant(held, inheritance, &lease, unborn)?;
@@ -249,7 +249,7 @@ impl Run<'_> {
                 }
             }
             // It has begun, and has not ended.
-            Request::Begin { .. } | Request::Stored => {}
+            Request::Rehearse | Request::Begin { .. } | Request::Stored => {}
         }
     }
 
@@ -332,7 +332,7 @@ impl Run<'_> {
         self.peers.tell(&Report::Started(started.clone()));
         self.exit.started = Some(started);
         self.heard_at = now();
-        let timeout = self.held.file.spec.timeout_ms.map(Duration::from_millis);
+        let timeout = self.held.spec.timeout_ms.map(Duration::from_millis);
         self.timeout_at = timeout.map(|timeout| self.heard_at.saturating_add(timeout));
         // It holds the environment, secrets and all.
         let _ = unlinkat(&self.held.directory, SPEC, UnlinkatFlags::NoRemoveDir);

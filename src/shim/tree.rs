@@ -78,13 +78,13 @@ pub(super) fn plant(
     lease: &Lease,
     unborn: Option<Unborn>,
 ) -> Result<(Planted, File, Birth), SpawnError> {
-    if let Some(planted) = unborn.and_then(|unborn| plant_unborn(unborn, held, inheritance, lease)) {
+    let program = Program::prepare(&held.spec, &held.dir)?;
+    if let Some(planted) = unborn.and_then(|unborn| plant_unborn(unborn, &program, held, inheritance, lease)) {
         return Ok(planted);
     }
-    let program = Program::prepare(&held.file, &held.dir)?;
     let (output, streams, birth) = connect(held, lease).map_err(|error| failure("connect the program", error))?;
     // The streams end here, or the end of the program's last copy would not be seen.
-    fork_program(&held.file.spec, inheritance, &held.lock, program, &streams).map(|planted| (planted, output, birth))
+    fork_program(&held.spec, inheritance, &held.lock, program, &streams).map(|planted| (planted, output, birth))
 }
 
 /// Makes the output's pipe, opens the input and makes the birth socket.
@@ -240,16 +240,18 @@ fn note(
 /// nothing was started.
 fn plant_unborn(
     unborn: Unborn,
+    program: &Program,
     held: &Held,
     inheritance: &Inheritance,
     lease: &Lease,
 ) -> Option<(Planted, File, Birth)> {
-    if !unborn.suits(&held.file.spec, &held.text) {
+    let message = program.to_message()?;
+    if !unborn.suits(&held.spec) {
         return None;
     }
     let cgroup = Some(unborn.waiting.group().path().to_owned());
     note(inheritance, &held.lock, Containment::Cgroup, cgroup, None).ok()?;
-    unborn.birth.tell_program(&held.text, held.input().ok()?.as_fd(), lease.as_fd()).ok()?;
+    unborn.birth.tell_program(&message, held.input().ok()?.as_fd(), lease.as_fd()).ok()?;
     let Unborn { waiting, events, birth, output } = unborn;
     let (pid, group) = waiting.born();
     let tree = Tree::Cgroup { group, events };

@@ -25,16 +25,12 @@ use super::{
     birth::{Birth, hear_program},
     cgroup::{Events, Group},
     clock::now,
-    protocol::{RunDir, Spec},
-    rundir::SpecFile,
+    protocol::Spec,
     spawner::Inheritance,
-    start::{Program, Streams, output_pipe, refusal},
+    start::{Program, Streams, message::MESSAGE_MAX, output_pipe, refusal, settle_down},
     sys,
 };
 use crate::model::{Containment, RunId};
-
-/// A longer spec than this does not fit into one message for certain; its program is forked when it is known.
-pub(super) const SPEC_MAX: usize = 64 * 1024;
 
 /// KILL ends it at once, unless the machine is at its end. A shim waits for nothing without a bound.
 const GONE_WITHIN: Duration = Duration::from_secs(1);
@@ -86,36 +82,36 @@ impl Unborn {
     /// Forks it. None where no cgroup can hold a run, or nothing can be forked now: then the program is forked when it is known.
     pub(super) fn fork(inheritance: &Inheritance, run_id: RunId) -> Option<Self> {
         let group = inheritance.home.as_ref().ok()?.make_group(run_id).ok()?;
-        let unborn = Self::within(&group, &RunDir::new(&inheritance.state_dir, run_id));
+        let unborn = Self::within(&group);
         if unborn.is_err() {
             group.remove();
         }
         unborn.ok()
     }
 
-    fn within(group: &Group, dir: &RunDir) -> io::Result<Self> {
+    fn within(group: &Group) -> io::Result<Self> {
         let (directory, events) = (File::open(group.path())?, group.events()?);
         let (output, theirs) = output_pipe()?;
         let (birth, child) = Birth::pair()?;
         let shim = getpid();
-        let pid = sys::clone(0, Some(directory.as_fd()), || wait(dir, shim, &theirs, &child))?;
+        let pid = sys::clone(0, Some(directory.as_fd()), || wait(shim, &theirs, &child))?;
         let waiting = Waiting { pid, group: group.clone(), is_born: false };
         Ok(Self { waiting, events, birth, output })
     }
 
-    /// Whether it may become this program as its agent wants it held. Sets the limits of its cgroup.
-    pub(super) fn suits(&self, spec: &Spec, text: &[u8]) -> bool {
+    /// Whether it may become a program that is to be held like this. Sets the limits of its cgroup.
+    pub(super) fn suits(&self, spec: &Spec) -> bool {
         let limits = || {
             let group = &self.waiting.group;
             let memory = spec.memory_max.is_none_or(|max| group.limit_memory(max));
             memory && spec.pids_max.is_none_or(|max| group.limit_pids(max))
         };
-        spec.containment.is_none_or(|demanded| demanded == Containment::Cgroup) && text.len() <= SPEC_MAX && limits()
+        spec.containment.is_none_or(|demanded| demanded == Containment::Cgroup) && limits()
     }
 }
 
 /// The life of the process, in a fresh child of the shim.
-fn wait(dir: &RunDir, shim: Pid, output: &OwnedFd, birth: &OwnedFd) -> i32 {
+fn wait(shim: Pid, output: &OwnedFd, birth: &OwnedFd) -> i32 {
     let _ = prctl::set_pdeathsig(Signal::SIGKILL);
     let _ = prctl::set_name(c"orch-unborn");
     if getppid() != shim {
@@ -123,17 +119,21 @@ fn wait(dir: &RunDir, shim: Pid, output: &OwnedFd, birth: &OwnedFd) -> i32 {
     }
     // Neither the channel, by whose end the replica hears that the shim has gone, nor what the shim listens to.
     let Ok([output, birth]) = sys::keep_only([output.as_fd(), birth.as_fd()]) else { return 1 };
-    sys::reset_signals();
-    // Its own copy of what it will need: each page that it writes to for the first time is one that it waits for.
-    Program::rehearse(dir.state_dir());
-    let mut text = vec![0; SPEC_MAX];
-    let Some((length, [stdin, lease])) = hear_program(&birth, &mut text) else { return 0 };
+    if settle_down(&output).is_err() {
+        return 1;
+    }
+    let mut message = vec![0; MESSAGE_MAX];
+    let (length, [stdin, lease]) = loop {
+        match hear_program(&birth, &mut message) {
+            None => return 0,
+            Some((length, Some(passed))) => break (length, passed),
+            // Its own copy of what it will need: each page that it writes to for the first time is one that it waits for.
+            Some((length, None)) => drop(Program::of_message(&message[..length])),
+        }
+    };
     let streams = Streams { stdin, output, birth, lease };
-    let program = serde_json::from_slice::<SpecFile>(&text[..length])
-        .map_err(|error| refusal(format!("read the run's spec: {error}")))
-        .and_then(|file| Program::prepare(&file, dir));
-    match program {
-        Ok(program) => program.become_it(&streams, Some(shim), false),
-        Err(error) => streams.fail(&error),
+    match Program::of_message(&message[..length]) {
+        Some(program) => program.become_it_now(&streams, shim),
+        None => streams.fail(&refusal("read the message that says which program it is".to_owned())),
     }
 }

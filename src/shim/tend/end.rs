@@ -86,7 +86,7 @@ impl Run<'_> {
     fn facts(&self) -> Facts {
         // They are the main process' own.
         let runs = self.exit.started.is_some() && self.main_end.is_none();
-        let silence = self.held.file.spec.silence_timeout_ms.map(Duration::from_millis);
+        let silence = self.held.spec.silence_timeout_ms.map(Duration::from_millis);
         Facts {
             now: now(),
             lease: self.lease.deadline(),

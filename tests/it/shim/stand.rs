@@ -84,6 +84,7 @@ pub(crate) fn spec(argv: Vec<String>) -> Spec {
         redact: Vec::new(),
         cwd: None,
         user: None,
+        identity: None,
         stdin: Stdin::Null,
         timeout_ms: None,
         silence_timeout_ms: None,
