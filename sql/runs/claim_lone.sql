@@ -15,8 +15,9 @@
 -- $10 timestamptz its run_at
 -- $11 bigint     its id
 -- rows: one a claimed job, the payload as text; without one a row of nulls. Each says: lone, false where this is not for it;
---       contended, where another claim had what this one wanted. That of the first job, or the row of nulls, also dead_rows of
---       the table, as the statistics have it; and that of the first job the head of the lane
+--       contended, where another claim had what this one wanted. That of the first job also the head of the lane; and that of
+--       the last, where there are as many as were wanted, dead_rows of the table, as the statistics have it: who has slots left
+--       looks at everything next time
 -- guard: the claimant's own row is live; the job is claimable under its lock
 -- index: jobs_claim
 with
@@ -94,7 +95,7 @@ opened as (
 select c.id as job_id, c.run_id, c.attempt, c.project, c.agent, c.payload, c.error as previous_error,
        extract(epoch from c.timeout_by_rule)::double precision as timeout_seconds,
        h.alone is not false as lone, coalesce(h.alone and h.due, false) and c.id is null as contended,
-       case when c.place is null or c.place = 1 then pg_stat_get_dead_tuples('orch.jobs'::regclass) end as dead_rows,
+       case when c.place = cardinality($2) then pg_stat_get_dead_tuples('orch.jobs'::regclass) end as dead_rows,
        case when c.place = 1 then h.project end as mark_project, case when c.place = 1 then h.lane end as mark_lane,
        case when c.place = 1 then h.run_at end as mark_run_at, case when c.place = 1 then h.id end as mark_id
   from (values (1)) one

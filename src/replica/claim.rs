@@ -104,7 +104,6 @@ pub(super) async fn run(boot: Arc<Boot>) -> &'static str {
 /// Waits for a hint, and where hints have been in vain for more of them, while nobody need give any.
 async fn hinted(boot: &Boot, looks: &mut Looks) {
     boot.wake.hinted().await;
-    boot.spares.rehearse();
     let pause = looks.hinted();
     if !pause.is_zero() {
         boot.wake.set_waiting(false);

@@ -86,11 +86,6 @@ impl Spares {
         Lent { spares: self, count, left }
     }
 
-    /// A run may be on its way: the one that would be lent first gets ready while the claim is asked.
-    pub(super) fn rehearse(&self) {
-        self.lock().waiting.last().iter().for_each(|spare| spare.shim.rehearse());
-    }
-
     /// No more. Returns those that wait; one that is given back later goes at once.
     fn close(&self) -> Vec<Spare> {
         let mut inner = self.lock();

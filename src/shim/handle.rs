@@ -74,18 +74,10 @@ impl WaitingShim {
         matches!((&self.0).read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Has it go through what it will do. Whether it does is of no interest.
-    pub fn rehearse(&self) {
-        if let Ok(frame) = wire::frame(&Request::Rehearse) {
-            // Short enough for a socket to take it whole or not at all.
-            let _it_may_be_gone = (&self.0).write(&frame);
-        }
-    }
-
     /// Has it start the run whose directory it is in. An error: it is gone, so it starts nothing.
     pub fn begin(self, run_id: RunId) -> io::Result<Begun> {
         let Self(mut stream) = self;
-        // Hardly anything was said before, so there is room for all of it.
+        // It is the first thing that is said, so there is room for all of it.
         stream.write_all(&wire::frame(&Request::Begin { run_id })?)?;
         Ok(Begun { run_id, stream })
     }

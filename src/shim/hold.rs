@@ -97,8 +97,7 @@ pub(super) fn run(inheritance: &Inheritance, birthplace: Birthplace, channel: Un
         Birthplace::Spare(_) => Ahead::prepare(inheritance, birthplace),
     };
     let run_id = birthplace.run_id();
-    let rehearse = || ahead.iter().for_each(|ahead| ahead.rehearse(inheritance));
-    if wait_for_the_word(&mut peers, signals.as_ref().ok(), rehearse) != Some(run_id) {
+    if wait_for_the_word(&mut peers, signals.as_ref().ok()) != Some(run_id) {
         drop(ahead);
         if let Ok(home) = &inheritance.home {
             home.leave();
@@ -149,17 +148,13 @@ impl Ahead {
         let unborn = Unborn::fork(inheritance, birthplace.run_id());
         let directory = open_directory(&birthplace.path(&inheritance.state_dir)).ok()?;
         let lock = open_lock(&directory).ok()?;
+        // As after the word, when it counts.
+        if let (Some(unborn), Some(message)) = (&unborn, Program::rehearse(&inheritance.state_dir)) {
+            unborn.birth.rehearse(&message);
+        }
+        let _ = (may_start(&directory, &lock), read_spec(&directory));
         let end = ExitFile::reserve(&directory).ok()?;
-        let ahead = Self { unborn, directory, lock, end };
-        ahead.rehearse(inheritance);
-        Some(ahead)
-    }
-
-    /// As after the word, when it counts.
-    fn rehearse(&self, inheritance: &Inheritance) {
-        let message = Program::rehearse(&inheritance.state_dir);
-        self.unborn.iter().for_each(|unborn| unborn.birth.rehearse(&message));
-        let _ = (may_start(&self.directory, &self.lock), read_spec(&self.directory));
+        Some(Self { unborn, directory, lock, end })
     }
 }
 
@@ -168,7 +163,7 @@ fn open_directory(path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// Waits until the replica says which run to start. `None`: it never will, or somebody wants this process to end.
-fn wait_for_the_word(peers: &mut Peers, signals: Option<&SignalFd>, rehearse: impl Fn()) -> Option<RunId> {
+fn wait_for_the_word(peers: &mut Peers, signals: Option<&SignalFd>) -> Option<RunId> {
     while !peers.is_alone() {
         let mut watched: Vec<_> =
             signals.iter().map(|signals| PollFd::new(signals.as_fd(), PollFlags::POLLIN)).collect();
@@ -179,15 +174,9 @@ fn wait_for_the_word(peers: &mut Peers, signals: Option<&SignalFd>, rehearse: im
         }
         drop(watched);
         let mut requests = peers.attend().into_iter();
-        while let Some(request) = requests.next() {
-            match request {
-                Request::Begin { run_id } => {
-                    peers.put_off(requests);
-                    return Some(run_id);
-                }
-                Request::Rehearse => rehearse(),
-                _ => {}
-            }
+        if let Some(Request::Begin { run_id }) = requests.next() {
+            peers.put_off(requests);
+            return Some(run_id);
         }
         // The only child that it can have by now is the one that waits to become the program, without which it is of no use:
         // each of them means that it is to end.

@@ -224,9 +224,8 @@ impl Exit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Request {
-    /// Go once more through what comes after the next word, so that it is done faster: a run may be on its way.
-    Rehearse,
-    /// Start what stands in the run's directory. No shim does anything before this word, and it goes where it does not come.
+    /// Start what stands in the run's directory. The first word to every shim; it does nothing before it, and goes where
+    /// it does not come.
     Begin {
         /// The run, of which a shim that was forked ahead knows nothing before.
         run_id: RunId,

@@ -163,7 +163,7 @@ impl Program {
 
     /// Goes once through what comes between the word to begin and the program, so that it is in the processor's reach when a
     /// job waits for it. Comes back with the message that a process which was forked ahead can rehearse with.
-    pub(super) fn rehearse(state_dir: &Path) -> Vec<u8> {
+    pub(super) fn rehearse(state_dir: &Path) -> Option<Vec<u8>> {
         let run_id = RunId::new();
         let spec = Spec {
             run_id,
@@ -184,10 +184,9 @@ impl Program {
             pids_max: None,
             log_cap: 0,
         };
-        let text = serde_json::to_vec(&spec).unwrap_or_default();
-        let read = serde_json::from_slice(&text).ok();
-        let program = read.and_then(|spec| Self::prepare(&spec, &RunDir::new(state_dir, run_id)).ok());
-        program.and_then(|program| program.to_message()).unwrap_or_default()
+        let text = serde_json::to_vec(&spec).ok()?;
+        let spec = serde_json::from_slice(&text).ok()?;
+        Self::prepare(&spec, &RunDir::new(state_dir, run_id)).ok()?.to_message()
     }
 
     /// Whether the job is another user than the shim, and not root.

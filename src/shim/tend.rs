@@ -249,7 +249,7 @@ impl Run<'_> {
                 }
             }
             // It has begun, and has not ended.
-            Request::Rehearse | Request::Begin { .. } | Request::Stored => {}
+            Request::Begin { .. } | Request::Stored => {}
         }
     }
 

@@ -192,9 +192,10 @@ impl Db {
             .await?;
         let mut claim = Claim::default();
         for row in &rows {
-            if row.try_get::<_, Option<i64>>("dead_rows")?.is_some() {
-                claim = Claim { jobs: claim.jobs, ..lone_summary(row)? };
-            }
+            claim.contended = row.try_get("contended")?;
+            claim.lone = row.try_get("lone")?;
+            claim.heads.extend(head(row)?);
+            claim.dead_rows += row.try_get::<_, Option<i64>>("dead_rows")?.unwrap_or(0);
             if row.try_get::<_, Option<i64>>("job_id")?.is_some() {
                 claim.jobs.push(claimed(row, claimant.replica_id)?);
             }
@@ -278,24 +279,10 @@ fn read(rows: &[Row], replica_id: ReplicaId) -> Result<Claim> {
     Ok(claim)
 }
 
-fn lone_summary(row: &Row) -> Result<Claim> {
-    let project: Option<String> = row.try_get("mark_project")?;
-    let head = match project {
-        Some(project) => Some(Head {
-            project,
-            lane: row.try_get("mark_lane")?,
-            run_at: row.try_get("mark_run_at")?,
-            id: row.try_get("mark_id")?,
-        }),
-        None => None,
-    };
-    Ok(Claim {
-        contended: row.try_get("contended")?,
-        heads: head.into_iter().collect(),
-        dead_rows: row.try_get("dead_rows")?,
-        lone: row.try_get("lone")?,
-        ..Claim::default()
-    })
+fn head(row: &Row) -> Result<Option<Head>> {
+    let Some(project) = row.try_get("mark_project")? else { return Ok(None) };
+    let (lane, run_at, id) = (row.try_get("mark_lane")?, row.try_get("mark_run_at")?, row.try_get("mark_id")?);
+    Ok(Some(Head { project, lane, run_at, id }))
 }
 
 fn summary(row: &Row) -> Result<Claim> {

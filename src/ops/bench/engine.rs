@@ -1,5 +1,5 @@
 //! `engine`: claim and settle by whole replicas whose runs do nothing, beside the same statements without the loops, and
-//! beside the least that any queue must do.
+//! beside the least that any queue must do, with a history and without.
 
 use anyhow::Context as _;
 
@@ -7,7 +7,7 @@ use super::{
     Options,
     figure::{Figure, Unit},
     hand::Hand,
-    raw::Bare,
+    raw::{Bare, History},
     scratch::Scratch,
     through::{AGENT, Replica, Work},
 };
@@ -26,12 +26,14 @@ pub(super) async fn measure(settings: &Settings, scratch: &Scratch, options: &Op
     let db = Db::new(scratch.server.clone(), CLIENTS, settings.prepared_statements)?;
     let bare = Bare::connect(&scratch.server, CLIENTS).await?;
     let mut by_hand: Vec<f64> = Vec::new();
-    let mut without_history: Vec<f64> = Vec::new();
+    let (mut without_history, mut with_history): (Vec<f64>, Vec<f64>) = Default::default();
     let mut through: [Vec<f64>; REPLICAS.len()] = Default::default();
     // The first round warms caches, connections and prepared statements, and is thrown away.
     for round in 0..=options.rounds {
         let jobs = if round == 0 { options.jobs / 10 + SLOTS } else { options.jobs };
-        without_history.push(bare.drain(jobs, BATCH as i64).await?);
+        without_history.push(bare.drain(jobs, BATCH as i64, History::None).await?);
+        scratch.tidy().await?;
+        with_history.push(bare.drain(jobs, BATCH as i64, History::Runs).await?);
         scratch.tidy().await?;
 
         let hand = Hand::register(settings, db.clone()).await?;
@@ -66,7 +68,9 @@ pub(super) async fn measure(settings: &Settings, scratch: &Scratch, options: &Op
         let same = format!("the same statements on {CLIENTS} connections, {BATCH} at a time, without the loops");
         figures.push(Figure::new(name.clone(), Unit::PerSecond, same, pairs(values, &by_hand)));
         let least = format!("one UPDATE to claim, one to complete, no history, likewise {CLIENTS} and {BATCH}");
-        figures.push(Figure::new(name, Unit::PerSecond, least, pairs(values, &without_history)));
+        figures.push(Figure::new(name.clone(), Unit::PerSecond, least, pairs(values, &without_history)));
+        let kept = format!("the same and a row a run, opened and closed with them, likewise {CLIENTS} and {BATCH}");
+        figures.push(Figure::new(name, Unit::PerSecond, kept, pairs(values, &with_history)));
     }
     Ok(figures)
 }

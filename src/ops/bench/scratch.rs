@@ -64,11 +64,12 @@ impl Scratch {
         for prune in [
             "delete from orch.agent_runs where job_id <= (select max(id) from orch.jobs) - $1",
             "delete from orch.jobs where id <= (select max(id) from orch.jobs) - $1",
+            "delete from public.bare_runs where job_id <= (select max(id) from public.bare) - $1",
             "delete from public.bare where id <= (select max(id) from public.bare) - $1",
         ] {
             client.execute(prune, &[&KEPT]).await?;
         }
-        for table in ["orch.jobs", "orch.agent_runs", "public.bare"] {
+        for table in ["orch.jobs", "orch.agent_runs", "public.bare", "public.bare_runs"] {
             client.batch_execute(&format!("vacuum (analyze) {table}")).await?;
         }
         Ok(())
