@@ -5,6 +5,7 @@
 //! connection leads to is never touched. Rounds are interleaved, so that a slow minute of the machine slows both sides; the
 //! first one warms up and is thrown away.
 
+mod alone;
 mod bare;
 mod cost;
 mod engine;
