@@ -8,7 +8,7 @@ use orch::{
         Db,
         reaper::Timing,
         replicas::Registration,
-        runs::{Answer, Claimant, ClaimantRules, Claimed, Ending, Look, Owned},
+        runs::{Answer, CLAIM_MAX, Claimant, ClaimantRules, Claimed, Ending, Look, Owned},
     },
     model::{ClosedBy, Outcome, ReplicaId, RunId},
     replica::{Done, Reaper},
@@ -100,11 +100,15 @@ pub(crate) async fn register(db: &Db) -> Claimant {
     }
 }
 
-/// Claims as many jobs as there are slots; no error reaches whoever claims.
+/// Claims as many jobs as there are slots, in as many claims as a replica needs for them; no error reaches whoever claims.
 pub(crate) async fn claim(db: &Db, claimant: &Claimant, slots: usize, only: Option<&[i64]>) -> Vec<Claimed> {
     let runs: Vec<RunId> = (0..slots).map(|_| RunId::new()).collect();
     let look = Look { only: only.map(<[i64]>::to_vec), ..Look::default() };
-    db.claim_jobs(claimant, &["a".into()], &runs, &look).await.unwrap().jobs
+    let mut claimed = Vec::new();
+    for runs in runs.chunks(CLAIM_MAX) {
+        claimed.extend(db.claim_jobs(claimant, &["a".into()], runs, &look).await.unwrap().jobs);
+    }
+    claimed
 }
 
 /// Says how a run ended, in time or late.
