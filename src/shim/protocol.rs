@@ -57,7 +57,8 @@ pub struct Spec {
     pub cwd: Option<PathBuf>,
     /// The user that the job becomes, by name; the replica's own where there is none.
     pub user: Option<String>,
-    /// Who that is. Looked up when the file is written; whoever asks for a run leaves it out.
+    /// Who that is, looked up when the file is written: whoever asks for a run leaves it out. None beside a `user`: there is no
+    /// such user, which is an error of the start.
     #[serde(default)]
     pub identity: Option<Identity>,
     /// What the job reads from.

@@ -139,8 +139,9 @@ impl Claim {
 }
 
 impl Db {
-    /// Claims at most `run_ids.len()` jobs, of which there are at most [`CLAIM_MAX`]. After [`Error::Unavailable`] it is unknown whether it took effect: the
-    /// runs it may have opened show up in the replica's next renewal and are given up there.
+    /// Claims at most `run_ids.len()` jobs, which are to be at most [`CLAIM_MAX`]: of one lane no more are taken. After
+    /// [`Error::Unavailable`] it is unknown whether it took effect: the runs it may have opened show up in the replica's next
+    /// renewal and are given up there.
     pub async fn claim_jobs(
         &self,
         claimant: &Claimant,
