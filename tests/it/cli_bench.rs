@@ -13,7 +13,7 @@ async fn a_bench_measures_in_a_database_of_its_own_and_leaves_nothing_behind() {
         ["--rounds", "1", "--jobs", "300", "--runs", "5", "--samples", "3", "--depths", "12000", "--churn", "500"];
     let figures = orch.run(what.into_iter().chain(how)).await.ok().json();
     let names: Vec<&str> = figures.as_array().unwrap().iter().map(|figure| figure["name"].as_str().unwrap()).collect();
-    assert_eq!(names.len(), 4 + 1 + 2 + 1 + 2 + 2, "{names:?}");
+    assert_eq!(names.len(), 6 + 2 + 2 + 1 + 2 + 2, "{names:?}");
     for figure in figures.as_array().unwrap() {
         for value in ["value", "ceiling", "ratio"] {
             assert!(figure[value].as_f64().is_some_and(|value| value > 0.0), "{value} of {figure}");
