@@ -80,6 +80,32 @@ pub struct Spec {
     pub log_cap: u64,
 }
 
+impl Spec {
+    /// This command and nothing else: no environment, no input, no limit, no grace and no output that is kept.
+    #[must_use]
+    pub const fn bare(run_id: RunId, job_id: JobId, replica_id: ReplicaId, argv: Vec<String>) -> Self {
+        Self {
+            run_id,
+            job_id,
+            replica_id,
+            argv,
+            env: Vec::new(),
+            redact: Vec::new(),
+            cwd: None,
+            user: None,
+            identity: None,
+            stdin: Stdin::Null,
+            timeout_ms: None,
+            silence_timeout_ms: None,
+            kill_grace_ms: 0,
+            containment: None,
+            memory_max: None,
+            pids_max: None,
+            log_cap: 0,
+        }
+    }
+}
+
 /// The program runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Started {

@@ -30,7 +30,7 @@ use nix::{
 use super::{
     clock,
     lease::read_deadline,
-    protocol::{Identity, RunDir, SpawnError, Spec, Stdin},
+    protocol::{Identity, RunDir, SpawnError, Spec},
     sys,
 };
 use crate::model::{JobId, ReplicaId, RunId, fence};
@@ -165,25 +165,8 @@ impl Program {
     /// job waits for it. Comes back with the message that a process which was forked ahead can rehearse with.
     pub(super) fn rehearse(state_dir: &Path) -> Option<Vec<u8>> {
         let run_id = RunId::new();
-        let spec = Spec {
-            run_id,
-            job_id: JobId(0),
-            replica_id: ReplicaId::new(),
-            argv: vec!["rehearsal".to_owned()],
-            env: vec![("PATH".to_owned(), DEFAULT_PATH.to_owned())],
-            redact: Vec::new(),
-            cwd: None,
-            user: None,
-            identity: None,
-            stdin: Stdin::Null,
-            timeout_ms: None,
-            silence_timeout_ms: None,
-            kill_grace_ms: 0,
-            containment: None,
-            memory_max: None,
-            pids_max: None,
-            log_cap: 0,
-        };
+        let env = vec![("PATH".to_owned(), DEFAULT_PATH.to_owned())];
+        let spec = Spec { env, ..Spec::bare(run_id, JobId(0), ReplicaId::new(), vec!["rehearsal".to_owned()]) };
         let text = serde_json::to_vec(&spec).ok()?;
         let spec = serde_json::from_slice(&text).ok()?;
         Self::prepare(&spec, &RunDir::new(state_dir, run_id)).ok()?.to_message()

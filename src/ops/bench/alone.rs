@@ -18,7 +18,7 @@ use crate::{
     model::{JobId, ReplicaId, RunId},
     shim::{
         client::{Ended, LeaseFile, Spawner, boottime, own_exe},
-        protocol::{RunDir, Spec, Stdin},
+        protocol::{RunDir, Spec},
     },
 };
 
@@ -55,7 +55,12 @@ pub(super) async fn runs(home: &Path, program: &str, runs: usize, concurrency: u
 /// One run, from its directory to the end of that.
 async fn one(spawner: &Spawner, home: &Path, replica_id: ReplicaId, program: &str) -> anyhow::Result<()> {
     let dir = RunDir::new(home, RunId::new());
-    let (made, spec) = (dir.clone(), spec(dir.run_id(), replica_id, program));
+    let spec = Spec {
+        kill_grace_ms: 10_000,
+        log_cap: 1 << 20,
+        ..Spec::bare(dir.run_id(), JobId(1), replica_id, vec![program.to_owned()])
+    };
+    let made = dir.clone();
     spawn_blocking(move || made.create(&spec, b"{}")).await??;
     let mut handle = spawner.launch(&dir).await?;
     match handle.ended().await {
@@ -64,26 +69,4 @@ async fn one(spawner: &Spawner, home: &Path, replica_id: ReplicaId, program: &st
     }
     handle.stored().await;
     Ok(spawn_blocking(move || dir.retire()).await??)
-}
-
-fn spec(run_id: RunId, replica_id: ReplicaId, program: &str) -> Spec {
-    Spec {
-        run_id,
-        job_id: JobId(1),
-        replica_id,
-        argv: vec![program.to_owned()],
-        env: Vec::new(),
-        redact: Vec::new(),
-        cwd: None,
-        user: None,
-        identity: None,
-        stdin: Stdin::Null,
-        timeout_ms: None,
-        silence_timeout_ms: None,
-        kill_grace_ms: 10_000,
-        containment: None,
-        memory_max: None,
-        pids_max: None,
-        log_cap: 1 << 20,
-    }
 }

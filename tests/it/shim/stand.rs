@@ -13,7 +13,7 @@ use orch::{
     shim::{
         client::{Ended, LeaseFile, RunHandle, Spawner, attach, best_containment, boottime, lease_path},
         log::{LogReader, Piece},
-        protocol::{Exit, RunDir, Spec, Stdin},
+        protocol::{Exit, RunDir, Spec},
     },
 };
 use tempfile::TempDir;
@@ -76,23 +76,10 @@ pub(crate) fn sh(script: &str) -> Vec<String> {
 /// Asks for nothing but this command.
 pub(crate) fn spec(argv: Vec<String>) -> Spec {
     Spec {
-        run_id: RunId::new(),
-        job_id: JobId(1),
-        replica_id: *REPLICA,
-        argv,
         env: vec![("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned())],
-        redact: Vec::new(),
-        cwd: None,
-        user: None,
-        identity: None,
-        stdin: Stdin::Null,
-        timeout_ms: None,
-        silence_timeout_ms: None,
         kill_grace_ms: 10_000,
-        containment: None,
-        memory_max: None,
-        pids_max: None,
         log_cap: 1024 * 1024,
+        ..Spec::bare(RunId::new(), JobId(1), *REPLICA, argv)
     }
 }
 
