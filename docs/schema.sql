@@ -1001,6 +1001,10 @@ function orch.hold_of(job orch.jobs)
 function orch.is_unsaid_limit(name text)
     returns boolean;
 
+-- Whether a replica has said, in its listening session, that it waits for a wake-up.
+function orch.is_waiting(replica_id text)
+    returns boolean;
+
 -- Whether this is the name of a place with a time zone, to the letter.
 function orch.is_zone(name text)
     returns boolean;

@@ -144,8 +144,9 @@ fn prepare(
     if let Some(order) = *orders.borrow() {
         return Ok(Prepared::Stopped(order));
     }
+    let begun = shim.map(|(shim, word)| shim.begin(dir, &word)).transpose()?.flatten();
     // One that is gone has not begun.
-    Ok(shim.and_then(|shim| shim.begin(dir.run_id()).ok()).map_or(Prepared::Ready, Prepared::Begun))
+    Ok(begun.map_or(Prepared::Ready, Prepared::Begun))
 }
 
 fn stopped_before_start(order: Order) -> Ending {

@@ -20,7 +20,7 @@ use crate::{
     model::RunId,
     shim::{
         client::WaitingShim,
-        protocol::{RunDir, SpareDir, Spec},
+        protocol::{RunDir, SpareDir, Spec, Word},
     },
 };
 
@@ -161,8 +161,8 @@ fn remove(spares: &[Spare]) -> std::io::Result<()> {
 
 impl Spare {
     /// Makes its directory that of the run. Its shim then waits for nothing but the word; after an error there is neither.
-    pub(super) fn become_run(self, dir: &RunDir, spec: &Spec, payload: &[u8]) -> std::io::Result<WaitingShim> {
-        self.dir.become_run(dir, spec, payload).map(|()| self.shim)
+    pub(super) fn become_run(self, dir: &RunDir, spec: &Spec, payload: &[u8]) -> std::io::Result<(WaitingShim, Word)> {
+        self.dir.become_run(dir, spec, payload).map(|word| (self.shim, word))
     }
 }
 

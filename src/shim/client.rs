@@ -30,7 +30,7 @@ pub use super::{
     sweep::{Swept, sweep},
 };
 use super::{
-    protocol::{RunDir, SpareDir},
+    protocol::{RunDir, SpareDir, Word},
     spare::Birthplace,
 };
 
@@ -100,7 +100,7 @@ impl Spawner {
         }
         let (shim, channel) = WaitingShim::pair()?;
         // Said before anybody listens there: whatever becomes of the shim, its answer is read.
-        let handle = shim.begin(dir.run_id())?.handle()?;
+        let handle = shim.tell(&Word::to_read(dir.run_id())?)?.handle()?;
         self.ask(Birthplace::Run(dir.run_id()), channel).await?;
         Ok(handle)
     }

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    protocol::{Exit, Reason, Report, Request, RunDir, SpawnError, Started},
+    protocol::{Exit, Reason, Report, Request, RunDir, SpawnError, Started, Word},
     rundir::SOCKET,
     wire::{self, Inbox},
 };
@@ -74,12 +74,21 @@ impl WaitingShim {
         matches!((&self.0).read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Has it start the run whose directory it is in. An error: it is gone, so it starts nothing.
-    pub fn begin(self, run_id: RunId) -> io::Result<Begun> {
+    /// Has it start the run whose directory it is in. `None`: it is gone, so it starts nothing; for another shim `spec.json` says
+    /// what this one would have been told.
+    pub fn begin(self, dir: &RunDir, word: &Word) -> io::Result<Option<Begun>> {
+        match self.tell(word) {
+            Ok(begun) => Ok(Some(begun)),
+            Err(_) => word.write_down(dir).map(|()| None),
+        }
+    }
+
+    /// Says the word. An error: it was not heard.
+    pub(super) fn tell(self, word: &Word) -> io::Result<Begun> {
         let Self(mut stream) = self;
         // It is the first thing that is said, so there is room for all of it.
-        stream.write_all(&wire::frame(&Request::Begin { run_id })?)?;
-        Ok(Begun { run_id, stream })
+        stream.write_all(word.frame())?;
+        Ok(Begun { run_id: word.run_id(), stream })
     }
 }
 

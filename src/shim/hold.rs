@@ -30,7 +30,7 @@ use nix::{
 };
 
 use super::{
-    clock,
+    clock::{self, Alarm},
     ending::ExitFile,
     lease::Lease,
     note::Note,
@@ -92,24 +92,26 @@ pub(super) fn run(inheritance: &Inheritance, birthplace: Birthplace, channel: Un
     // What loses its parent becomes ours: not handed down by the spawner, which is one too.
     let subreaper = prctl::set_child_subreaper(true).map_err(|error| failure("become a subreaper", error));
     let signals = subreaper.and_then(|()| listen_to_signals());
+    let alarm = Alarm::new().map_err(|error| failure("make a timer", error));
     let ahead = match birthplace {
         Birthplace::Run(_) => None,
         Birthplace::Spare(_) => Ahead::prepare(inheritance, birthplace),
     };
     let run_id = birthplace.run_id();
-    if wait_for_the_word(&mut peers, signals.as_ref().ok()) != Some(run_id) {
+    let word = wait_for_the_word(&mut peers, signals.as_ref().ok()).filter(|word| word.0 == run_id);
+    let Some((_, told)) = word else {
         drop(ahead);
         if let Ok(home) = &inheritance.home {
             home.leave();
         }
         return 0;
-    }
+    };
     peers.greet(&Report::Hello { version: env!("CARGO_PKG_VERSION").to_owned(), run_id });
     let nothing = |error| Exit { never_started: Some(error), ..Exit::new(run_id) };
     let dir = RunDir::new(&inheritance.state_dir, run_id);
     let (unborn, opened, reserved) =
         ahead.map_or((None, None, None), |ahead| (ahead.unborn, Some((ahead.directory, ahead.lock)), Some(ahead.end)));
-    let taken = signals.and_then(|signals| Ok((take(dir, opened)?, signals)));
+    let taken = signals.and_then(|signals| Ok((take(dir, opened, told)?, signals)));
     let (held, signals) = match taken {
         Ok((Some(held), signals)) => (held, signals),
         Ok((None, _)) => {
@@ -124,7 +126,7 @@ pub(super) fn run(inheritance: &Inheritance, birthplace: Birthplace, channel: Un
     match reserved.map_or_else(|| ExitFile::reserve(&held.directory), Ok) {
         Ok(mut file) => {
             let exit = open_lease(&held, inheritance)
-                .and_then(|lease| tend::tend(&held, lease, inheritance, &mut peers, &signals, unborn))
+                .and_then(|lease| tend::tend(&held, lease, inheritance, &mut peers, &signals, alarm?, unborn))
                 .unwrap_or_else(nothing);
             failpoint::hit(Point::ChildEnded);
             let published = file.publish(&held.directory, &exit);
@@ -162,8 +164,9 @@ fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path).map(OwnedFd::from)
 }
 
-/// Waits until the replica says which run to start. `None`: it never will, or somebody wants this process to end.
-fn wait_for_the_word(peers: &mut Peers, signals: Option<&SignalFd>) -> Option<RunId> {
+/// Waits until the replica says which run to start, and perhaps what that is. `None`: it never will, or somebody wants this
+/// process to end.
+fn wait_for_the_word(peers: &mut Peers, signals: Option<&SignalFd>) -> Option<(RunId, Option<Box<Spec>>)> {
     while !peers.is_alone() {
         let mut watched: Vec<_> =
             signals.iter().map(|signals| PollFd::new(signals.as_fd(), PollFlags::POLLIN)).collect();
@@ -174,9 +177,9 @@ fn wait_for_the_word(peers: &mut Peers, signals: Option<&SignalFd>) -> Option<Ru
         }
         drop(watched);
         let mut requests = peers.attend().into_iter();
-        if let Some(Request::Begin { run_id }) = requests.next() {
+        if let Some(Request::Begin { run_id, spec }) = requests.next() {
             peers.put_off(requests);
-            return Some(run_id);
+            return Some((run_id, spec));
         }
         // The only child that it can have by now is the one that waits to become the program, without which it is of no use:
         // each of them means that it is to end.
@@ -200,8 +203,8 @@ fn read_spec(directory: &OwnedFd) -> io::Result<Spec> {
     Ok(serde_json::from_slice(&text)?)
 }
 
-/// Takes the lock and looks whether the run may start. `None`: it may not, ever.
-fn take(dir: RunDir, opened: Option<(OwnedFd, File)>) -> Result<Option<Held>, SpawnError> {
+/// Takes the lock and looks whether the run may start. `None`: it may not, ever. `told` is what its `spec.json` would say.
+fn take(dir: RunDir, opened: Option<(OwnedFd, File)>, told: Option<Box<Spec>>) -> Result<Option<Held>, SpawnError> {
     let (directory, lock) = if let Some(opened) = opened {
         opened
     } else {
@@ -220,7 +223,12 @@ fn take(dir: RunDir, opened: Option<(OwnedFd, File)>) -> Result<Option<Held>, Sp
     if !may_start(&directory, &lock).map_err(|error| failure("look whether the run may start", error))? {
         return Ok(None);
     }
-    match read_spec(&directory) {
+    let spec = match told {
+        // Whoever forbids the start may have had no room for `void`: then he took this away.
+        Some(spec) => fstatat(&directory, SPEC, AtFlags::AT_SYMLINK_NOFOLLOW).map(|_| *spec).map_err(io::Error::from),
+        None => read_spec(&directory),
+    };
+    match spec {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         spec => {
             let spec = spec.map_err(|error| failure("read the run's spec", error))?;

@@ -64,7 +64,8 @@ impl Note {
         let mut text = serde_json::to_vec(self)?;
         text.push(b'\n');
         lock.write_all_at(&text, 0)?;
-        lock.set_len(text.len() as u64)
+        let length = text.len() as u64;
+        if lock.metadata()?.len() == length { Ok(()) } else { lock.set_len(length) }
     }
 
     /// Reads it. `None`: the shim had not begun. An error of kind `InvalidData`: it had, and nobody knows how.

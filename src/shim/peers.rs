@@ -229,7 +229,7 @@ impl Peer {
 
     /// One bounded read: a peer that floods us is heard again at the next turn.
     fn read(&mut self, requests: &mut Vec<Request>) {
-        let mut bytes = [0; 512];
+        let mut bytes = [0; 4096];
         match self.stream.read(&mut bytes) {
             Ok(0) => self.is_gone = true,
             Ok(count) => self.inbox.push(&bytes[..count]),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::{
     rundir::{RunDir, RunLock},
-    spare::SpareDir,
+    spare::{SpareDir, Word},
 };
 use crate::model::{Containment, JobId, ReplicaId, RunId, fence::Limit};
 
@@ -248,7 +248,7 @@ impl Exit {
 }
 
 /// What a replica asks a shim.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Request {
     /// Start what stands in the run's directory. The first word to every shim; it does nothing before it, and goes where
@@ -256,6 +256,9 @@ pub(super) enum Request {
     Begin {
         /// The run, of which a shim that was forked ahead knows nothing before.
         run_id: RunId,
+        /// What stands in `spec.json` otherwise: told to one that was forked ahead, which need not read it there then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        spec: Option<Box<Spec>>,
     },
     /// End the tree: TERM now, KILL after the grace.
     Terminate {

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `lock` | held by the shim for as long as it lives; says who holds the tree |
 //! | `void` | nothing may start here any more |
-//! | `spec.json` | 0600, removed once the program runs |
+//! | `spec.json` | 0600, removed once the program runs: without it nothing starts. Empty where a spare shim was told what it says |
 //! | `exit.json` | how it ended |
 //! | `payload.json` | the payload, readable by the job's user |
 //! | `socket` | where a successor reaches the shim |
@@ -142,8 +142,18 @@ impl RunDir {
             outcome => outcome?,
         }
         make(&self.job_path())
-            .and_then(|()| Blank::make(&self.path)?.fill(&self.path, spec, payload))
+            .and_then(|()| {
+                let mut blank = Blank::make(&self.path)?;
+                let identity = blank.fill(&self.path, spec, payload)?;
+                blank.write_spec(&Spec { identity, ..spec.clone() })
+            })
             .inspect_err(|_| drop(fs::remove_dir_all(&self.path)))
+    }
+
+    /// Says in `spec.json`, which stands there empty, what is to be started. Where it does not stand the start was forbidden.
+    pub(super) fn write_spec(&self, spec: &Spec) -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).truncate(true).open(self.spec_path())?;
+        file.write_all(&serde_json::to_vec(spec)?)
     }
 
     /// Takes the lock without waiting. `None`: a shim holds it, so the run has begun. An error of kind `NotFound`: there
@@ -246,8 +256,8 @@ impl Blank {
         Ok(Self { payload: private_file(&directory.join(PAYLOAD))?, spec: private_file(&directory.join(SPEC))? })
     }
 
-    /// Writes it. `directory` is where they stand.
-    pub(super) fn fill(mut self, directory: &Path, spec: &Spec, payload: &[u8]) -> io::Result<()> {
+    /// Writes the payload, and gives the job what is its own; `directory` is where they stand. Whom the job becomes.
+    pub(super) fn fill(&mut self, directory: &Path, spec: &Spec, payload: &[u8]) -> io::Result<Option<Identity>> {
         let identity = spec.user.as_deref().map(look_up).transpose()?.flatten();
         self.payload.write_all(payload)?;
         // Nobody else can give files away; what an ordinary user may not, the shim says as an error of the start.
@@ -259,7 +269,12 @@ impl Blank {
             // The job's user passes through, and can neither list nor write.
             fs::set_permissions(directory, fs::Permissions::from_mode(0o711))?;
         }
-        self.spec.write_all(&serde_json::to_vec(&Spec { identity, ..spec.clone() })?)
+        Ok(identity)
+    }
+
+    /// Writes what a shim is to read before it starts anything.
+    pub(super) fn write_spec(&mut self, spec: &Spec) -> io::Result<()> {
+        self.spec.write_all(&serde_json::to_vec(spec)?)
     }
 }
 

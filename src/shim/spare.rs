@@ -13,8 +13,9 @@ use std::{
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use super::{
-    protocol::{RunDir, Spec},
+    protocol::{Request, RunDir, Spec},
     rundir::{Blank, JOB, LOCK, absent_is_fine, make_parent, private_file},
+    wire,
 };
 use crate::model::RunId;
 
@@ -95,23 +96,32 @@ impl SpareDir {
         Birthplace::Spare(self.run_id)
     }
 
-    /// Makes it the directory of its run, with everything that a shim needs. An error of kind `AlreadyExists`: the run
-    /// has one, for example because it was given up; that one stands, and after any error this one does not.
-    pub fn become_run(self, run: &RunDir, spec: &Spec, payload: &[u8]) -> io::Result<()> {
-        let Self { path, run_id, blank } = self;
+    /// Makes it the directory of its run, with everything that a shim needs but the word. An error of kind `AlreadyExists`: the
+    /// run has one, for example because it was given up; that one stands, and after any error this one does not.
+    pub fn become_run(self, run: &RunDir, spec: &Spec, payload: &[u8]) -> io::Result<Word> {
+        let Self { path, run_id, mut blank } = self;
         if run.run_id() != run_id {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the directory is for another run"));
         }
         let move_it =
             || renameat2(AT_FDCWD, &path, AT_FDCWD, run.path(), RenameFlags::RENAME_NOREPLACE).map_err(io::Error::from);
-        blank
-            .fill(&path, spec, payload)
-            .and_then(|()| match move_it() {
+        let mut fill = || {
+            let identity = blank.fill(&path, spec, payload)?;
+            let word = Word::of(Spec { identity, ..spec.clone() })?;
+            if word.frame.len() <= wire::REQUEST_MAX {
+                return Ok(word);
+            }
+            // Too long to be heard in one piece.
+            word.spec.as_deref().map_or(Ok(()), |spec| blank.write_spec(spec))?;
+            Word::to_read(run_id)
+        };
+        fill()
+            .and_then(|word| match move_it() {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     make_parent(run.path())?;
-                    move_it()
+                    move_it().map(|()| word)
                 }
-                outcome => outcome,
+                outcome => outcome.map(|()| word),
             })
             .inspect_err(|_| drop(fs::remove_dir_all(&path)))
     }
@@ -124,6 +134,43 @@ impl SpareDir {
     /// Removes what earlier boots left of theirs.
     pub fn remove_all(state_dir: &Path) -> io::Result<()> {
         absent_is_fine(fs::remove_dir_all(state_dir.join(SPARES)))
+    }
+}
+
+/// What a shim is told to begin: which run, and what that is, or that it stands in the run's directory.
+#[derive(Debug)]
+pub struct Word {
+    run_id: RunId,
+    frame: Vec<u8>,
+    spec: Option<Box<Spec>>,
+}
+
+impl Word {
+    /// Start what stands in `spec.json`.
+    pub(super) fn to_read(run_id: RunId) -> io::Result<Self> {
+        Ok(Self { run_id, frame: wire::frame(&Request::Begin { run_id, spec: None })?, spec: None })
+    }
+
+    /// Start this.
+    fn of(spec: Spec) -> io::Result<Self> {
+        let (run_id, spec) = (spec.run_id, Box::new(spec));
+        let frame = wire::frame(&Request::Begin { run_id, spec: Some(spec.clone()) })?;
+        Ok(Self { run_id, frame, spec: Some(spec) })
+    }
+
+    /// Of which run it speaks.
+    pub(super) const fn run_id(&self) -> RunId {
+        self.run_id
+    }
+
+    /// As it goes over the channel.
+    pub(super) fn frame(&self) -> &[u8] {
+        &self.frame
+    }
+
+    /// Has `spec.json` say what it says: whoever was to be told is gone, and another shim is to read it.
+    pub(super) fn write_down(&self, run: &RunDir) -> io::Result<()> {
+        self.spec.as_deref().map_or(Ok(()), |spec| run.write_spec(spec))
     }
 }
 

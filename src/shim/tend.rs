@@ -109,10 +109,10 @@ pub(super) fn tend(
     inheritance: &Inheritance,
     peers: &mut Peers,
     signals: &SignalFd,
+    alarm: Alarm,
     unborn: Option<Unborn>,
 ) -> Result<Exit, SpawnError> {
     let spec = &held.spec;
-    let alarm = Alarm::new().map_err(|error| failure("make a timer", error))?;
     let run = held.directory.try_clone().map_err(|error| failure("open the run's directory", error))?;
     let (planted, output, birth) = tree::plant(held, inheritance, &lease, unborn)?;
     let mut run = Run {
@@ -227,13 +227,13 @@ impl Run<'_> {
     }
 
     fn hear_peers(&mut self) {
-        for request in self.peers.attend() {
+        for request in &self.peers.attend() {
             self.heed(request);
         }
     }
 
-    fn heed(&mut self, request: Request) {
-        match request {
+    fn heed(&mut self, request: &Request) {
+        match *request {
             Request::Terminate { grace_ms, reason } => {
                 self.end(Cause::Terminated(reason), now().saturating_add(Duration::from_millis(grace_ms)));
             }

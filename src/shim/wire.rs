@@ -8,7 +8,7 @@ use std::io;
 use serde::{Serialize, de::DeserializeOwned};
 
 /// The longest frame that a shim reads, in bytes.
-pub(super) const REQUEST_MAX: usize = 4096;
+pub(super) const REQUEST_MAX: usize = 16 * 1024;
 /// The longest frame that a replica reads: a result of 1 MiB whose every byte is escaped, and some room.
 pub(super) const REPORT_MAX: usize = 8 * 1024 * 1024;
 

@@ -84,6 +84,53 @@ async fn one_job_wakes_one_of_many_who_wait_and_only_one_who_serves_its_agent() 
     assert_eq!(told(&mut crowd).await.len(), 1);
 }
 
+/// Has a session of which it was `told` last enqueue a job, in the same second with hardly an exception.
+async fn enqueue_by_habit(client: &Client, told: ReplicaId, job: &str) {
+    let habit = "select set_config('orch.told', concat('a ', floor(extract(epoch from clock_timestamp())), ' ', $1::uuid), false)";
+    client.execute(&format!("with habit as materialized ({habit}) select {job} from habit"), &[&told.0]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_session_tells_whom_it_told_before_while_that_one_waits_and_is_one_for_the_job() {
+    let test = TestDb::new().await;
+    let (db, client) = (test.db(), test.client().await);
+    let (mut crowd, mut names) = (Vec::new(), Vec::new());
+    for _ in 0..8 {
+        let name = register(&client, &["a"]).await;
+        crowd.push(db.listen_for(name, &db).await.unwrap().expect("a connection that hears"));
+        names.push(name);
+    }
+    for listener in &crowd {
+        assert!(listener.set_waiting(true).await.unwrap());
+    }
+    let mut same = 0;
+    for (place, name) in names.iter().enumerate() {
+        enqueue_by_habit(&client, *name, "orch.enqueue('a')").await;
+        let woken = told(&mut crowd).await;
+        assert_eq!(woken.len(), 1);
+        same += usize::from(woken == [place]);
+    }
+    assert!(same >= 6, "{same} of 8: only one that a second ends before is told by chance");
+
+    enqueue_by_habit(&client, names[0], "orch.wake('a', replicas => 3)").await;
+    assert_eq!(told(&mut crowd).await.len(), 3, "who fills its slots tells several");
+    client
+        .execute("update orch.replicas set labels = '{\"gpu\": true}' where replica_id = $1", &[&names[5].0])
+        .await
+        .unwrap();
+    enqueue_by_habit(&client, names[0], r#"orch.enqueue('a', require => '{"gpu": true}')"#).await;
+    assert_eq!(told(&mut crowd).await, [5], "nobody else has the label");
+    crowd[5].set_waiting(false).await.unwrap();
+    enqueue_by_habit(&client, names[5], "orch.enqueue('a')").await;
+    let woken = told(&mut crowd).await;
+    assert!(woken.len() == 1 && woken != [5], "it waits no longer: {woken:?}");
+    for listener in &crowd {
+        listener.set_waiting(false).await.unwrap();
+    }
+    enqueue_by_habit(&client, names[5], "orch.enqueue('a')").await;
+    assert_eq!(told(&mut crowd).await, [0; 0], "nobody waits");
+}
+
 #[tokio::test]
 async fn who_does_not_wait_is_not_told_and_costs_an_enqueue_nothing() {
     let test = TestDb::new().await;

@@ -11,6 +11,7 @@ use orch::{
 };
 
 use super::stand::{Stand, containments, sh, spec};
+use crate::support::eventually;
 
 fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
@@ -129,7 +130,11 @@ async fn the_pid_is_the_main_process_and_the_secrets_are_gone_once_it_runs() {
         let stat = fs::read_to_string(format!("/proc/{}/stat", started.pid)).unwrap();
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_ascii_whitespace().collect();
         assert_eq!(fields[19].parse(), Ok(started.pid_started), "{containment}");
-        assert!(super::stand::processes_of(spec.run_id).contains(&started.pid), "{containment}");
+        // It is heard of a moment before the kernel shows its environment, by which it is found.
+        eventually("the main process to be found", async || {
+            super::stand::processes_of(spec.run_id).contains(&started.pid).then_some(())
+        })
+        .await;
         assert_eq!(started.remarks, [""; 0]);
         super::stand::kill(started.pid, nix::sys::signal::Signal::SIGKILL);
         assert_eq!(launched.end().await.signal, Some(9));

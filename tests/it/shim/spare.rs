@@ -56,10 +56,15 @@ impl Stand {
         best_containment(&stand::exe(), self.path()).is_ok_and(|survey| survey.best == Containment::Cgroup)
     }
 
-    fn begin(&self, spare: Spare, spec: &Spec) -> io::Result<RunHandle> {
+    /// None where the shim is gone.
+    fn tell(&self, spare: Spare, spec: &Spec) -> Option<RunHandle> {
         let dir = self.dir(spec);
-        spare.dir.become_run(&dir, spec, b"{}")?;
-        spare.shim.begin(spec.run_id)?.handle()
+        let word = spare.dir.become_run(&dir, spec, b"{}").unwrap();
+        spare.shim.begin(&dir, &word).unwrap().map(|begun| begun.handle().unwrap())
+    }
+
+    fn begin(&self, spare: Spare, spec: &Spec) -> RunHandle {
+        self.tell(spare, spec).expect("a shim that is there")
     }
 }
 
@@ -74,7 +79,7 @@ async fn a_run_in_a_spare_shim_is_like_any_other_however_ready_that_was() {
             0 | 1 => None,
             other => Some(Containment::ALL[other - 2]),
         };
-        let handle = stand.begin(spare, &spec).unwrap();
+        let handle = stand.begin(spare, &spec);
         let dir = stand.dir(&spec);
         let exit = Launched { dir: dir.clone(), handle }.end().await;
         assert_eq!((exit.run_id, exit.exit_code, exit.cause), (spec.run_id, Some(3), Cause::Exited), "{exit:?}");
@@ -96,7 +101,7 @@ async fn a_spare_shim_starts_nothing_and_goes_with_its_replica() {
     let Spare { dir, shim } = spare;
     assert!(shim.is_there() && is_alive(pid));
     let run = stand.dir(&spec);
-    dir.become_run(&run, &spec, b"{}").unwrap();
+    drop(dir.become_run(&run, &spec, b"{}").unwrap());
     drop(shim);
     eventually("the spare shim to go", async || (!is_alive(pid)).then_some(())).await;
     let lock = run.try_lock().unwrap().expect("nobody holds it");
@@ -126,10 +131,28 @@ async fn a_run_that_is_given_up_before_the_word_is_heard_does_not_start() {
     let spec = spare.spec(sh("sleep 1000"));
     let run = stand.dir(&spec);
     stop(pid).await;
-    let mut handle = stand.begin(spare, &spec).unwrap();
+    let mut handle = stand.begin(spare, &spec);
     {
         let lock = run.try_lock().unwrap().expect("the shim has not taken it");
         run.write_void(&lock).unwrap();
+    }
+    kill(pid, Signal::SIGCONT);
+    assert_eq!(tokio::time::timeout(LONG, handle.started()).await.unwrap(), Err(NotStarted::Voided));
+    assert!(processes_of(spec.run_id).is_empty());
+}
+
+#[tokio::test]
+async fn a_run_that_is_given_up_on_a_full_disk_does_not_start_though_its_shim_knows_what_it_is() {
+    let stand = Stand::new().await;
+    let (spare, pid) = stand.ready().await;
+    let spec = spare.spec(sh("sleep 1000"));
+    let run = stand.dir(&spec);
+    stop(pid).await;
+    let mut handle = stand.begin(spare, &spec);
+    {
+        let _lock = run.try_lock().unwrap().expect("the shim has not taken it");
+        // In place of `void`, for which there is no room.
+        fs::remove_file(run.spec_path()).unwrap();
     }
     kill(pid, Signal::SIGCONT);
     assert_eq!(tokio::time::timeout(LONG, handle.started()).await.unwrap(), Err(NotStarted::Voided));
@@ -142,7 +165,7 @@ async fn an_order_that_comes_with_the_word_is_not_lost() {
     let (spare, pid) = stand.ready().await;
     let spec = spare.spec(sh("sleep 1000"));
     stop(pid).await;
-    let handle = stand.begin(spare, &spec).unwrap();
+    let handle = stand.begin(spare, &spec);
     handle.terminate(LONG, Reason::Cancel).await;
     kill(pid, Signal::SIGCONT);
     let exit = Launched { dir: stand.dir(&spec), handle }.end().await;
@@ -158,7 +181,7 @@ async fn a_spare_shim_that_was_ended_has_begun_nothing() {
         eventually("the spare shim to go", async || (!is_alive(pid)).then_some(())).await;
         assert!(!spare.shim.is_there());
         let spec = spare.spec(sh("exit 5"));
-        stand.begin(spare, &spec).map(drop).unwrap_err();
+        assert!(stand.tell(spare, &spec).is_none());
         // Its directory is as good as any, for a shim of its own.
         let dir = stand.dir(&spec);
         let handle = stand.spawner.launch(&dir).await.unwrap();
@@ -172,7 +195,7 @@ async fn a_spare_shim_outlives_its_spawner() {
     let (spare, pid) = stand.ready().await;
     kill(stand.spawner.pid().unwrap(), Signal::SIGKILL);
     let spec = spare.spec(sh("exit 6"));
-    let handle = stand.begin(spare, &spec).unwrap();
+    let handle = stand.begin(spare, &spec);
     let dir = stand.dir(&spec);
     assert_eq!(Launched { dir: dir.clone(), handle }.end().await.exit_code, Some(6));
     lock_is_free(&dir).await;
@@ -193,7 +216,7 @@ async fn the_program_is_the_process_that_waited_for_it() {
     let open = fs::read_dir(format!("/proc/{unborn}/fd")).unwrap().count();
     assert!(open <= 5, "{open} descriptors");
     let spec = spare.spec(sh("echo $$ $(cat /proc/$$/cgroup)"));
-    let handle = stand.begin(spare, &spec).unwrap();
+    let handle = stand.begin(spare, &spec);
     let exit = Launched { dir: stand.dir(&spec), handle }.end().await;
     assert_eq!(exit.started.unwrap().pid, unborn);
     let text = stand.text(&spec);
@@ -209,7 +232,7 @@ async fn a_run_starts_also_where_the_process_that_waited_cannot_become_its_progr
         let (spare, _) = stand.ready().await;
         let mut spec = spare.spec([sh(script), vec![length.to_string()]].concat());
         spec.env.push(("LONG".to_owned(), "x".repeat(length)));
-        let handle = stand.begin(spare, &spec).unwrap();
+        let handle = stand.begin(spare, &spec);
         assert_eq!(Launched { dir: stand.dir(&spec), handle }.end().await.exit_code, Some(8), "{length}");
     }
     if !stand.forks_ahead() {
@@ -220,7 +243,7 @@ async fn a_run_starts_also_where_the_process_that_waited_cannot_become_its_progr
     stop(pid).await;
     kill(child_of(pid).unwrap(), Signal::SIGKILL);
     let spec = spare.spec(sh("exit 9"));
-    let handle = stand.begin(spare, &spec).unwrap();
+    let handle = stand.begin(spare, &spec);
     kill(pid, Signal::SIGCONT);
     assert_eq!(Launched { dir: stand.dir(&spec), handle }.end().await.exit_code, Some(9));
     // It dies before: so does the shim.
@@ -237,7 +260,7 @@ async fn what_a_program_cannot_be_is_said_as_ever() {
         let ordinary = stand.run(&stand::spec(argv.clone())).await.never_started.unwrap();
         let (spare, _) = stand.ready().await;
         let spec = spare.spec(argv);
-        let handle = stand.begin(spare, &spec).unwrap();
+        let handle = stand.begin(spare, &spec);
         let exit = Launched { dir: stand.dir(&spec), handle }.end().await;
         assert_eq!(exit.never_started, Some(ordinary));
         assert!(cgroup_of(&spec).is_none());
