@@ -7,7 +7,7 @@ use orch::{
     model::{Containment, RunId},
     shim::{
         client::{NotStarted, RunHandle, WaitingShim, best_containment},
-        protocol::{Cause, Reason, SpareDir, Spec},
+        protocol::{Cause, Reason, RunDir, RunLock, SpareDir, Spec},
     },
 };
 
@@ -124,39 +124,29 @@ async fn a_run_that_was_given_up_before_takes_no_spare_directory() {
     eventually("the spare shim to go", async || (!is_alive(pid)).then_some(())).await;
 }
 
-#[tokio::test]
-async fn a_run_that_is_given_up_before_the_word_is_heard_does_not_start() {
+/// A run that is given up like this, before its shim hears the word, does not start.
+async fn does_not_start_once(give_up: impl FnOnce(&RunDir, &RunLock)) {
     let stand = Stand::new().await;
     let (spare, pid) = stand.ready().await;
     let spec = spare.spec(sh("sleep 1000"));
     let run = stand.dir(&spec);
     stop(pid).await;
     let mut handle = stand.begin(spare, &spec);
-    {
-        let lock = run.try_lock().unwrap().expect("the shim has not taken it");
-        run.write_void(&lock).unwrap();
-    }
+    give_up(&run, &run.try_lock().unwrap().expect("the shim has not taken it"));
     kill(pid, Signal::SIGCONT);
     assert_eq!(tokio::time::timeout(LONG, handle.started()).await.unwrap(), Err(NotStarted::Voided));
     assert!(processes_of(spec.run_id).is_empty());
 }
 
 #[tokio::test]
+async fn a_run_that_is_given_up_before_the_word_is_heard_does_not_start() {
+    does_not_start_once(|run, lock| run.write_void(lock).unwrap()).await;
+}
+
+#[tokio::test]
 async fn a_run_that_is_given_up_on_a_full_disk_does_not_start_though_its_shim_knows_what_it_is() {
-    let stand = Stand::new().await;
-    let (spare, pid) = stand.ready().await;
-    let spec = spare.spec(sh("sleep 1000"));
-    let run = stand.dir(&spec);
-    stop(pid).await;
-    let mut handle = stand.begin(spare, &spec);
-    {
-        let _lock = run.try_lock().unwrap().expect("the shim has not taken it");
-        // In place of `void`, for which there is no room.
-        fs::remove_file(run.spec_path()).unwrap();
-    }
-    kill(pid, Signal::SIGCONT);
-    assert_eq!(tokio::time::timeout(LONG, handle.started()).await.unwrap(), Err(NotStarted::Voided));
-    assert!(processes_of(spec.run_id).is_empty());
+    // In place of `void`, for which there is no room.
+    does_not_start_once(|run, _lock| fs::remove_file(run.spec_path()).unwrap()).await;
 }
 
 #[tokio::test]
