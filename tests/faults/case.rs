@@ -20,7 +20,7 @@ use crate::{
     kept,
     network::Network,
     node::Node,
-    support::{Cluster, Orch, Replica, TestDb, eventually, eventually_within, processes_beneath, say},
+    support::{Cluster, Orch, Replica, TestDb, eventually_within, processes_beneath, say},
     witness,
 };
 
@@ -131,8 +131,7 @@ impl Case {
 
     /// Waits until a replica that was started otherwise is ready.
     pub(crate) async fn until_ready(&mut self) {
-        let replica = self.replica.as_mut().expect("a replica");
-        eventually("the replica to be ready", async || replica.is_ready().await.then_some(())).await;
+        self.replica.as_mut().expect("a replica").until_ready().await;
     }
 
     /// The running replica.

@@ -52,6 +52,9 @@ impl Node {
 
     /// Waits until its replica is ready.
     pub(crate) async fn until_ready(&mut self) {
+        if self.place.is_none() {
+            return self.replica.as_mut().expect("a replica").until_ready().await;
+        }
         eventually("the replica to be ready", async || self.is_ready().await.then_some(())).await;
     }
 

@@ -23,7 +23,7 @@ pub(crate) use capability::{
 };
 pub(crate) use cluster::{Cluster, Elsewhere};
 pub(crate) use database::TestDb;
-pub(crate) use eventually::{eventually, eventually_within};
+pub(crate) use eventually::{PATIENCE, eventually, eventually_within};
 pub(crate) use http::{Answer, http_get, http_get_over, http_request};
 pub(crate) use leftover::say;
 pub(crate) use orch::{Orch, Output, Replica};

@@ -2,8 +2,10 @@
 //! port. What it started is gone when the test is.
 
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
     ffi::OsStr,
+    fmt::from_fn,
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -15,7 +17,10 @@ use nix::{sys::signal, unistd::Pid};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use super::{Answer, TestDb, eventually, free_port, http_get, sweep};
+use super::{Answer, PATIENCE, TestDb, eventually_within, free_port, http_get, sweep};
+
+/// How long a replica that serves may take for `/readyz`: more than it gives itself.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// A place to run the binary at: state directory, `orch.toml` and environment.
 #[derive(Debug)]
@@ -202,7 +207,7 @@ impl Orch {
     /// Starts `orch up` and waits until it is ready.
     pub(crate) async fn up(&self) -> Replica {
         let mut replica = self.start();
-        eventually("the replica to be ready", async || replica.is_ready().await.then_some(())).await;
+        replica.until_ready().await;
         replica
     }
 }
@@ -240,8 +245,33 @@ impl Replica {
 
     /// Whether `/readyz` says yes. Panics if the replica has ended.
     pub(crate) async fn is_ready(&mut self) -> bool {
+        self.readiness().await.is_ok()
+    }
+
+    /// Waits until it is ready. Panics with what it answered last, and its log, if it is not within 30 seconds.
+    pub(crate) async fn until_ready(&mut self) {
+        let why = RefCell::new(String::new());
+        let log = self.log.clone();
+        let stands = from_fn(|out| {
+            let log = fs::read_to_string(&log).unwrap_or_default();
+            write!(out, "the replica to be ready; /readyz: {}; its log:\n{log}", why.borrow())
+        });
+        eventually_within(PATIENCE, stands, async || {
+            let ready = self.readiness().await;
+            ready.map_err(|obstacle| why.replace(obstacle)).ok()
+        })
+        .await;
+    }
+
+    /// What `/readyz` says: nothing, or why not. Before it serves the kernel takes the question and nobody answers.
+    async fn readiness(&mut self) -> Result<(), String> {
         self.assert_running();
-        http_get(self.listen, "/readyz").await.is_ok_and(|answer| answer.status == 200)
+        match tokio::time::timeout(ANSWER_WITHIN, http_get(self.listen, "/readyz")).await {
+            Ok(Ok(answer)) if answer.status == 200 => Ok(()),
+            Ok(Ok(answer)) => Err(answer.body),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("no answer within {} s", ANSWER_WITHIN.as_secs())),
+        }
     }
 
     /// Panics if the replica has ended.
