@@ -46,13 +46,13 @@ begin
     centisecond := floor(extract(epoch from clock_timestamp()) * 100);
     if position(name in told) > 0
        or current_setting('orch.notify', true) = 'off'
-       or not pg_try_advisory_xact_lock(1869767529, hashtext(concat(agent, ' ', centisecond)))
+       or not pg_try_advisory_xact_lock(1869767529, hashtext(coalesce(agent, '') || ' ' || centisecond::text))
        -- A commit that notifies into a full queue fails. Who fills it is some listener that sits in a transaction.
        or pg_notification_queue_usage() > 0.5 then
         return 0;
     end if;
     -- In a setting of the session: the agent, the second, and who was told.
-    habit := concat(agent, ' ', centisecond / 100, ' ');
+    habit := coalesce(agent, '') || ' ' || (centisecond / 100)::text || ' ';
     last := current_setting('orch.told', true);
     if replicas = 1 and starts_with(last, habit) then
         last := substr(last, length(habit) + 1);
